@@ -1,0 +1,1 @@
+"""Moves: hosts, group commit, dispatch, timers, recovery, services, and the Ray shells."""

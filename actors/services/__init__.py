@@ -1,0 +1,1 @@
+"""The participants of the order saga, on the ledger kit."""

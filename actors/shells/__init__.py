@@ -1,0 +1,1 @@
+"""Everything that imports Ray: thin actors around plain hosts."""

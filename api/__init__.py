@@ -1,0 +1,1 @@
+"""Answers: the Python client and the command line."""

@@ -1,0 +1,1 @@
+"""Decides: definitions, state machines and the pure core; no I/O, no clock, no chance."""

@@ -1,0 +1,57 @@
+"""What a host must do next, once the barrier before it is durable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from raysaga.statemachines.events import Event
+
+
+class CallStep(NamedTuple):
+    """Send one attempt of a step's action, or of its compensation."""
+
+    step: int
+    undo: bool
+    attempt: int
+
+
+class AskLedgers(NamedTuple):
+    """Ask the participant of every step what it holds under the step's key."""
+
+
+Command = CallStep | AskLedgers
+
+
+class Answer(StrEnum):
+    """What a caller or operator is told about a request that concerns a saga."""
+
+    ACCEPTED = "accepted"
+    ALREADY = "already"
+    """It is as the caller wants it; nothing was to be done."""
+    CANCEL_TOO_LATE = "cancel_too_late"
+    NOT_PARKED = "not_parked"
+    SKIP_BREAKS_USES = "skip_breaks_uses"
+    """A later step needs the result of the step that was to be skipped."""
+    NOTHING_TO_SKIP = "nothing_to_skip"
+
+
+class Decision(NamedTuple):
+    """The outcome of deciding.
+
+    Attributes:
+        events: What has happened, in order. May be empty: the input changed nothing.
+        commands: What to do.
+        durable_first: Whether `events`, and all of this saga's before them, must be on
+            disk before a command leaves or anybody is told.
+        answer: For an input that expects one.
+    """
+
+    events: tuple[Event, ...] = ()
+    commands: tuple[Command, ...] = ()
+    durable_first: bool = False
+    answer: Answer | None = None
+
+
+NOTHING = Decision()
+"""The input changes nothing."""

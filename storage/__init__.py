@@ -1,0 +1,1 @@
+"""Remembers: journals and the participants' ledger."""
