@@ -1,7 +1,7 @@
 """What has happened to a saga: the only thing that a journal stores.
 
-Events are named tuples for the reason given in `calls`; `tag` is the number
-that stands for the type on disk. Never reuse a tag or reorder fields: a new
+Events are named tuples for the reason given in `calls`; `EVENT_TYPES` gives
+each type the number that stands for it on disk. Never reuse a tag or reorder fields: a new
 field goes last, with a default, so that old records can still be read.
 Steps are named by their index in the definition, which the journal keeps.
 """
@@ -24,8 +24,6 @@ class Accepted(NamedTuple):
     at_ms: int
     deadline_at_ms: int | None
 
-    tag = 1  # type: ignore[misc]
-
 
 class StepCalled(NamedTuple):
     """An attempt was sent; `undo` tells which of the step's two calls."""
@@ -34,8 +32,6 @@ class StepCalled(NamedTuple):
     undo: bool
     attempt: int
     at_ms: int
-
-    tag = 2  # type: ignore[misc]
 
 
 class StepSucceeded(NamedTuple):
@@ -46,8 +42,6 @@ class StepSucceeded(NamedTuple):
     at_ms: int
     result: Mapping[str, Any] | None
 
-    tag = 3  # type: ignore[misc]
-
 
 class StepRefused(NamedTuple):
     """The participant refused the action for certain, and will for ever."""
@@ -57,8 +51,6 @@ class StepRefused(NamedTuple):
     at_ms: int
     code: str
     message: str
-
-    tag = 4  # type: ignore[misc]
 
 
 class AttemptFailed(NamedTuple):
@@ -75,8 +67,6 @@ class AttemptFailed(NamedTuple):
     message: str
     retry_at_ms: int | None
 
-    tag = 5  # type: ignore[misc]
-
 
 class StepUndone(NamedTuple):
     """The compensation was done, or there was nothing to undo and never will be."""
@@ -85,8 +75,6 @@ class StepUndone(NamedTuple):
     attempt: int
     at_ms: int
     result: Mapping[str, Any] | None
-
-    tag = 6  # type: ignore[misc]
 
 
 class StepSkipped(NamedTuple):
@@ -101,15 +89,11 @@ class StepSkipped(NamedTuple):
     by: str
     note: str
 
-    tag = 7  # type: ignore[misc]
-
 
 class GoGiven(NamedTuple):
     """The point of no return: a step without an undo is next."""
 
     at_ms: int
-
-    tag = 8  # type: ignore[misc]
 
 
 class CompensationStarted(NamedTuple):
@@ -125,15 +109,11 @@ class CompensationStarted(NamedTuple):
     undo: tuple[int, ...]
     by: str
 
-    tag = 9  # type: ignore[misc]
-
 
 class SagaCompleted(NamedTuple):
     """Done."""
 
     at_ms: int
-
-    tag = 10  # type: ignore[misc]
 
 
 class SagaCompensated(NamedTuple):
@@ -141,8 +121,6 @@ class SagaCompensated(NamedTuple):
 
     at_ms: int
     remaining: tuple[int, ...]
-
-    tag = 11  # type: ignore[misc]
 
 
 class SagaParked(NamedTuple):
@@ -154,8 +132,6 @@ class SagaParked(NamedTuple):
     step: int | None
     net_effect: tuple[int, ...]
 
-    tag = 12  # type: ignore[misc]
-
 
 class SagaResumed(NamedTuple):
     """An operator sent a parked saga on, in the direction that it faces."""
@@ -164,17 +140,13 @@ class SagaResumed(NamedTuple):
     by: str
     note: str
 
-    tag = 13  # type: ignore[misc]
-
 
 class Recovered(NamedTuple):
-    """A host has taken the saga up again; `count` since it last made progress."""
+    """A host has taken the saga up again, for the n-th time since it last made progress."""
 
     at_ms: int
     epoch: int
-    count: int
-
-    tag = 14  # type: ignore[misc]
+    recoveries: int
 
 
 class LedgersAsked(NamedTuple):
@@ -183,8 +155,6 @@ class LedgersAsked(NamedTuple):
     at_ms: int
     statuses: tuple[str, ...]
     results: tuple[Mapping[str, Any] | None, ...]
-
-    tag = 15  # type: ignore[misc]
 
 
 Event = (
@@ -206,23 +176,23 @@ Event = (
 )
 
 EVENT_TYPES: Mapping[int, type[Any]] = {
-    cls.tag: cls
-    for cls in (
-        Accepted,
-        StepCalled,
-        StepSucceeded,
-        StepRefused,
-        AttemptFailed,
-        StepUndone,
-        StepSkipped,
-        GoGiven,
-        CompensationStarted,
-        SagaCompleted,
-        SagaCompensated,
-        SagaParked,
-        SagaResumed,
-        Recovered,
-        LedgersAsked,
-    )
+    1: Accepted,
+    2: StepCalled,
+    3: StepSucceeded,
+    4: StepRefused,
+    5: AttemptFailed,
+    6: StepUndone,
+    7: StepSkipped,
+    8: GoGiven,
+    9: CompensationStarted,
+    10: SagaCompleted,
+    11: SagaCompensated,
+    12: SagaParked,
+    13: SagaResumed,
+    14: Recovered,
+    15: LedgersAsked,
 }
-"""Tag to type; what a journal's codec goes by."""
+"""Tag on disk to type of event."""
+
+EVENT_TAGS: Mapping[type[Any], int] = {cls: tag for tag, cls in EVENT_TYPES.items()}
+"""Type of event to its tag on disk."""

@@ -101,12 +101,6 @@ class LedgersAnswered(NamedTuple):
     results: Sequence[Mapping[str, Any] | None]
 
 
-class UnknownDefinition(NamedTuple):
-    """The saga's recipe is not in the journal, or is another one than it was accepted with."""
-
-    detail: str
-
-
 Input = (
     Submitted
     | StepAnswered
@@ -117,5 +111,4 @@ Input = (
     | CompensationForced
     | HostRestarted
     | LedgersAnswered
-    | UnknownDefinition
 )

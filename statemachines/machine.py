@@ -10,7 +10,7 @@ that only changes the state, since our rows have no callbacks to look for.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Protocol, cast
 
 from transitions import EventData, Machine, MachineError, Transition
 
@@ -40,16 +40,18 @@ class HasStatus(Protocol):
     status: StepStatus
 
 
-class _PlainTransition(Transition):  # type: ignore[misc]
+class _PlainTransition(Transition):
     """A row without callbacks or conditions, so it does not look for any."""
 
     def execute(self, event_data: EventData) -> bool:
         machine = event_data.machine
-        setattr(event_data.model, machine.model_attribute, machine.states[self.dest].value)
+        # No row of ours is internal, so there always is a destination.
+        destination = machine.states[cast(str, self.dest)]
+        setattr(event_data.model, machine.model_attribute, destination.value)
         return True
 
 
-class _PlainMachine(Machine):  # type: ignore[misc]
+class _PlainMachine(Machine):
     transition_cls = _PlainTransition
 
 

@@ -1,0 +1,299 @@
+"""Decides what an input means for a saga: `decide(saga, input, now) -> events, commands`.
+
+Pure and total: it changes nothing, reads no clock, draws no chance, and has an
+answer for every saga and every input; an input that means nothing decides
+nothing. What follows forward is in `forward`, the way back in `backward`.
+
+The rule behind each barrier (`durable_first`): what a crash may not forget must
+be on disk before anything that relies on it leaves.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from raysaga.statemachines.backward import (
+    answered_undo,
+    compensation_steps,
+    recall_undos,
+    turn_back,
+)
+from raysaga.statemachines.calls import LedgerStatus, Outcome
+from raysaga.statemachines.commands import NOTHING, Answer, AskLedgers, CallStep, Decision
+from raysaga.statemachines.definition import Durability, StepKind
+from raysaga.statemachines.events import (
+    Accepted,
+    AttemptFailed,
+    Event,
+    GoGiven,
+    LedgersAsked,
+    Recovered,
+    SagaParked,
+    SagaResumed,
+    StepCalled,
+    StepRefused,
+    StepSkipped,
+    StepSucceeded,
+)
+from raysaga.statemachines.forward import go_on, resume_forward
+from raysaga.statemachines.inputs import (
+    CancelRequested,
+    CompensationForced,
+    HostRestarted,
+    Input,
+    LedgersAnswered,
+    RetryOrdered,
+    SkipOrdered,
+    StepAnswered,
+    Submitted,
+    TimeReached,
+)
+from raysaga.statemachines.saga import Saga
+from raysaga.statemachines.tables import Phase, StepStatus
+
+FORWARD = frozenset({Phase.RUNNING, Phase.FORWARD_ONLY})
+BACKWARD = frozenset({Phase.COMPENSATING, Phase.PARKED_BACKWARD, Phase.COMPENSATED})
+
+
+def decide(saga: Saga, given: Input, now_ms: int) -> Decision:
+    """Return what `given` means for `saga` at `now_ms` (Unix time). See the module."""
+    match given:
+        case StepAnswered():
+            if given.undo:
+                return answered_undo(saga, given, now_ms)
+            return _answered_action(saga, given, now_ms)
+        case Submitted():
+            return _submitted(saga, given, now_ms)
+        case TimeReached():
+            return _time_reached(saga, now_ms)
+        case HostRestarted():
+            return _host_restarted(saga, given, now_ms)
+        case LedgersAnswered():
+            return _ledgers_answered(saga, given, now_ms)
+        case CancelRequested() | CompensationForced():
+            return _wanted_back(saga, given, now_ms)
+        case RetryOrdered():
+            return _retry_ordered(saga, given, now_ms)
+        case SkipOrdered():
+            return _skip_ordered(saga, given, now_ms)
+        case _:
+            assert_never(given)
+
+
+def _submitted(saga: Saga, given: Submitted, now_ms: int) -> Decision:
+    definition = saga.definition
+    accepted = Accepted(
+        definition.name,
+        definition.content_hash,
+        given.key,
+        given.fingerprint,
+        given.scope,
+        given.input,
+        now_ms,
+        given.deadline_at_ms,
+    )
+    roots = [i for i, before in enumerate(definition.dependencies) if not before]
+    onward = go_on(saga, (), roots, now_ms)
+    return Decision(
+        (accepted, *onward.events),
+        onward.commands,
+        onward.durable_first or definition.durability is not Durability.RELAXED,
+        Answer.ACCEPTED,
+    )
+
+
+def _answered_action(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
+    step = saga.steps[given.step]
+    if step.status is not StepStatus.CALLING or step.attempt != given.attempt:
+        return NOTHING
+    if given.outcome == Outcome.SUCCEEDED:
+        done = StepSucceeded(given.step, given.attempt, now_ms, given.result)
+        return _settled(saga, given.step, (done,), now_ms)
+    # An answer that is not the ledger's row concerns one attempt only.
+    if given.outcome == Outcome.REFUSED and given.stored:
+        return _refused(saga, given, now_ms)
+    return _attempt_failed(saga, given, now_ms)
+
+
+def _settled(saga: Saga, i: int, events: tuple[Event, ...], now_ms: int) -> Decision:
+    """Go on after step `i` is done, whichever way the saga faces."""
+    if saga.phase in FORWARD:
+        onward = go_on(saga, (i,), saga.definition.dependents[i], now_ms)
+        return Decision(events + onward.events, onward.commands, onward.durable_first)
+    if saga.phase is Phase.COMPENSATING:
+        return compensation_steps(saga, events, now_ms, settled=i)
+    return Decision(events)
+
+
+def _refused(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
+    i = given.step
+    step = saga.definition.steps[i]
+    refused = StepRefused(i, given.attempt, now_ms, given.code, given.message)
+    if saga.phase not in FORWARD:
+        if saga.phase is Phase.COMPENSATING:
+            return compensation_steps(saga, (refused,), now_ms, settled=i)
+        return Decision((refused,))
+    if step.best_effort:
+        skipped = StepSkipped(i, False, now_ms, "", given.code)
+        return _settled(saga, i, (refused, skipped), now_ms)
+    if step.kind is StepKind.RETRIABLE:
+        why = f"{step.name} was refused beyond the point of no return: {given.message}"
+        return _park(saga, (refused,), now_ms, "STEP_REFUSED", why, i)
+    return turn_back(
+        saga, (refused,), now_ms, code=given.code, message=given.message, step=i, settled=i
+    )
+
+
+def _attempt_failed(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
+    i = given.step
+    step = saga.definition.steps[i]
+    delay_ms = None
+    if saga.phase in FORWARD:
+        delay_ms = step.action_retry.delay_ms(given.attempt, given.jitter, given.retry_after_ms)
+    retry_at_ms = None if delay_ms is None else now_ms + delay_ms
+    failed = AttemptFailed(i, False, given.attempt, now_ms, given.code, given.message, retry_at_ms)
+    if retry_at_ms is not None:
+        return Decision((failed,))
+    if saga.phase is Phase.COMPENSATING:
+        return compensation_steps(saga, (failed,), now_ms, settled=i)
+    if saga.phase not in FORWARD:
+        return Decision((failed,))
+    if step.best_effort:
+        skipped = StepSkipped(i, False, now_ms, "", given.code)
+        return _settled(saga, i, (failed, skipped), now_ms)
+    if step.kind is StepKind.COMPENSATABLE:
+        return turn_back(
+            saga, (failed,), now_ms, code=given.code, message=given.message, step=i, settled=i
+        )
+    code = "PIVOT_UNKNOWN" if step.kind is StepKind.PIVOT else "STEP_STUCK"
+    why = f"{step.name} gave up after {given.attempt} attempts: {given.message or given.code}"
+    return _park(saga, (failed,), now_ms, code, why, i)
+
+
+def _park(
+    saga: Saga, events: tuple[Event, ...], now_ms: int, code: str, why: str, step: int | None
+) -> Decision:
+    parked = SagaParked(now_ms, code, why, step, saga.net_effect())
+    return Decision((*events, parked), (), True)
+
+
+def _time_reached(saga: Saga, now_ms: int) -> Decision:
+    if saga.is_terminal or saga.is_parked:
+        return NOTHING
+    deadline = saga.deadline_at_ms
+    if saga.phase is Phase.RUNNING and deadline is not None and deadline <= now_ms:
+        why = f"the deadline passed {now_ms - deadline} ms ago"
+        return turn_back(saga, (), now_ms, code="DEADLINE_EXCEEDED", message=why, step=None)
+    undo = saga.phase is Phase.COMPENSATING
+    events: list[Event] = []
+    commands: list[CallStep] = []
+    for i in sorted(saga.waiting):
+        step = saga.steps[i]
+        if step.retry_at_ms <= now_ms:
+            attempt = (step.undo_attempt if undo else step.attempt) + 1
+            events.append(StepCalled(i, undo, attempt, now_ms))
+            commands.append(CallStep(i, undo, attempt))
+    return Decision(tuple(events), tuple(commands))
+
+
+def _host_restarted(saga: Saga, given: HostRestarted, now_ms: int) -> Decision:
+    if saga.is_terminal or saga.is_parked:
+        return NOTHING
+    recovered = Recovered(now_ms, given.epoch, saga.recoveries + 1)
+    if recovered.recoveries > given.recoveries_max:
+        why = f"its host stopped {given.recoveries_max} times without progress on it"
+        return _park(saga, (recovered,), now_ms, "POISON", why, None)
+    if given.restored:
+        return Decision((recovered,), (AskLedgers(),), True)
+    if saga.phase is Phase.COMPENSATING:
+        onward = recall_undos(saga, now_ms, only_called=True)
+    else:
+        onward = resume_forward(saga, now_ms, with_waiting=False)
+    # The count must outlive a crash that this very saga may cause.
+    return Decision((recovered, *onward.events), onward.commands, True)
+
+
+def _ledgers_answered(saga: Saga, given: LedgersAnswered, now_ms: int) -> Decision:
+    """Reconcile a saga of a restored journal with what really happened.
+
+    Nothing is called here: the host lets the saga restart from the facts.
+    """
+    if saga.is_terminal or saga.is_parked:
+        return NOTHING
+    asked = LedgersAsked(now_ms, tuple(given.statuses), tuple(given.results))
+    steps = saga.definition.steps
+    held = given.statuses
+    beyond = [i for i, step in enumerate(steps) if not step.has_undo and _applied(held[i])]
+    back = [i for i in range(len(steps)) if held[i] in _TAKEN_BACK]
+    if beyond and (back or saga.phase is Phase.COMPENSATING):
+        why = f"{steps[beyond[0]].name} happened, yet the saga was being undone"
+        return _park(saga, (asked,), now_ms, "RESTORED_CONTRADICTION", why, beyond[0])
+    if saga.phase is Phase.COMPENSATING:
+        return Decision((asked,), (), True)
+    if back:
+        undo = tuple(i for i, step in enumerate(steps) if step.has_undo)
+        why = "the ledgers show that it had turned back before the restore"
+        return turn_back(
+            saga, (asked,), now_ms, code="RESTORED", message=why, step=None, undo=undo, call=False
+        )
+    facts: list[Event] = [asked]
+    if beyond and saga.phase is Phase.RUNNING:
+        facts.append(GoGiven(now_ms))
+    open_statuses = (StepStatus.PENDING, StepStatus.CALLING, StepStatus.WAITING)
+    for i, progress in enumerate(saga.steps):
+        if progress.status in open_statuses and _applied(held[i]):
+            facts.append(StepSucceeded(i, progress.attempt, now_ms, given.results[i]))
+    return Decision(tuple(facts), (), True)
+
+
+_TAKEN_BACK = frozenset({LedgerStatus.TOMBSTONE.value, LedgerStatus.UNDONE.value})
+
+
+def _applied(status: str) -> bool:
+    return status == LedgerStatus.APPLIED.value
+
+
+def _wanted_back(saga: Saga, given: CancelRequested | CompensationForced, now_ms: int) -> Decision:
+    if saga.phase in BACKWARD:
+        return Decision(answer=Answer.ALREADY)
+    if saga.phase is Phase.PARKED_RUNNING:
+        before: tuple[Event, ...] = (SagaResumed(now_ms, given.by, given.note),)
+    elif saga.phase is Phase.RUNNING:
+        before = ()
+    else:
+        return Decision(answer=Answer.CANCEL_TOO_LATE)
+    why = given.note or f"cancelled by {given.by}"
+    decision = turn_back(
+        saga, before, now_ms, code="CANCELLED", message=why, step=None, by=given.by
+    )
+    return decision._replace(answer=Answer.ACCEPTED)
+
+
+def _retry_ordered(saga: Saga, given: RetryOrdered, now_ms: int) -> Decision:
+    if not saga.is_parked:
+        return Decision(answer=Answer.NOT_PARKED)
+    resumed = SagaResumed(now_ms, given.by, given.note)
+    if saga.phase is Phase.PARKED_BACKWARD:
+        onward = recall_undos(saga, now_ms, only_called=False)
+    else:
+        onward = resume_forward(saga, now_ms, with_waiting=True)
+    return Decision((resumed, *onward.events), onward.commands, True, Answer.ACCEPTED)
+
+
+def _skip_ordered(saga: Saga, given: SkipOrdered, now_ms: int) -> Decision:
+    if not saga.is_parked:
+        return Decision(answer=Answer.NOT_PARKED)
+    resumed = SagaResumed(now_ms, given.by, given.note)
+    backward = saga.phase is Phase.PARKED_BACKWARD
+    stuck_as = (StepStatus.UNDO_FAILED,) if backward else (StepStatus.UNKNOWN, StepStatus.REFUSED)
+    stuck = [i for i, step in enumerate(saga.steps) if step.status in stuck_as]
+    if not stuck:
+        return Decision(answer=Answer.NOTHING_TO_SKIP)
+    skips = tuple(StepSkipped(i, backward, now_ms, given.by, given.note) for i in stuck)
+    if backward:
+        onward = recall_undos(saga, now_ms, only_called=False, skipped=frozenset(stuck))
+    else:
+        if any(set(used) & set(stuck) for used in saga.definition.uses):
+            return Decision(answer=Answer.SKIP_BREAKS_USES)
+        onward = resume_forward(saga, now_ms, with_waiting=True, skipped=tuple(stuck))
+    return Decision((resumed, *skips, *onward.events), onward.commands, True, Answer.ACCEPTED)

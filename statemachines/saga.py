@@ -1,0 +1,355 @@
+"""A saga as it stands, and how events move it.
+
+`evolve` is the only code that changes a `Saga`; it moves phase and status by
+the tables, through `machine`, and keeps the counters that make deciding cheap.
+The same events in the same order give the same saga, on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.events import (
+    Accepted,
+    AttemptFailed,
+    CompensationStarted,
+    Event,
+    GoGiven,
+    LedgersAsked,
+    Recovered,
+    SagaCompensated,
+    SagaCompleted,
+    SagaParked,
+    SagaResumed,
+    StepCalled,
+    StepRefused,
+    StepSkipped,
+    StepSucceeded,
+    StepUndone,
+)
+from raysaga.statemachines.ids import SagaId
+from raysaga.statemachines.machine import move_saga, move_step
+from raysaga.statemachines.tables import PARKED, TERMINAL, Phase, StepStatus
+
+DONE = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED})
+"""A step that depends only on such steps may be sent."""
+
+PASSED_BACK = frozenset({StepStatus.UNDONE, StepStatus.UNDO_SKIPPED})
+"""What came before such steps may be undone."""
+
+MAY_STAND = frozenset(
+    {
+        StepStatus.CALLING,
+        StepStatus.WAITING,
+        StepStatus.UNKNOWN,
+        StepStatus.SUCCEEDED,
+        StepStatus.SKIPPED,
+        StepStatus.UNDOING,
+        StepStatus.UNDO_WAITING,
+        StepStatus.UNDO_FAILED,
+        StepStatus.UNDO_SKIPPED,
+    }
+)
+"""The step's effect stands, or nobody knows."""
+
+
+class Reason(NamedTuple):
+    """Why a saga turned back, or waits for a person."""
+
+    code: str
+    message: str
+    step: int | None
+
+
+class StepProgress:
+    """One step of one saga.
+
+    Attributes:
+        status: Moved by the table only.
+        attempt: The last attempt of the action, 0 before the first.
+        undo_attempt: The same for the compensation.
+        result: What the action gave; None until then.
+        retry_at_ms: When a waiting call is due.
+    """
+
+    __slots__ = ("attempt", "result", "retry_at_ms", "status", "undo_attempt")
+
+    def __init__(self) -> None:
+        self.status = StepStatus.PENDING
+        self.attempt = 0
+        self.undo_attempt = 0
+        self.result: Mapping[str, Any] | None = None
+        self.retry_at_ms = 0
+
+
+class Saga:
+    """One saga's long-lived transaction, in memory.
+
+    Attributes:
+        saga_id: Its name.
+        definition: Its recipe.
+        phase: Where it stands; moved by the table only.
+        steps: In the order of the definition.
+        undo: What must be undone, once it has turned back.
+        taken_over: Whether an earlier incarnation of its host may have sent calls that
+            were never recorded.
+        recoveries: Takeovers since it last made progress.
+        waiting: Steps with a call that is due later.
+        in_flight: Steps whose action this incarnation has sent and not heard of.
+        open_count: Number of steps that are not done.
+        undo_left: Number of steps still to undo.
+        undo_failed: Number of those that gave up.
+        turned: Why it turned back, if it did.
+        parked: Why it waits for a person, while it does.
+    """
+
+    __slots__ = (
+        "accepted_at_ms",
+        "deadline_at_ms",
+        "definition",
+        "fingerprint",
+        "in_flight",
+        "input",
+        "key",
+        "open_count",
+        "parked",
+        "phase",
+        "recoveries",
+        "saga_id",
+        "scope",
+        "steps",
+        "taken_over",
+        "turned",
+        "undo",
+        "undo_failed",
+        "undo_left",
+        "waiting",
+    )
+
+    def __init__(self, saga_id: SagaId, definition: SagaDefinition) -> None:
+        self.saga_id = saga_id
+        self.definition = definition
+        self.phase = Phase.RUNNING
+        self.steps = [StepProgress() for _ in definition.steps]
+        self.input: Mapping[str, Any] = {}
+        self.key = ""
+        self.fingerprint = ""
+        self.scope = ""
+        self.accepted_at_ms = 0
+        self.deadline_at_ms: int | None = None
+        self.undo: frozenset[int] = frozenset()
+        self.taken_over = False
+        self.recoveries = 0
+        self.waiting: set[int] = set()
+        self.in_flight: set[int] = set()
+        self.open_count = len(self.steps)
+        self.undo_left = 0
+        self.undo_failed = 0
+        self.turned: Reason | None = None
+        self.parked: Reason | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended for good."""
+        return self.phase in TERMINAL
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it waits for a person."""
+        return self.phase in PARKED
+
+    @property
+    def reason(self) -> Reason | None:
+        """What to tell people: why it is parked, else why it turned back."""
+        return self.parked or self.turned
+
+    def due_at_ms(self) -> int | None:
+        """Return when the saga must be looked at even if nothing arrives; None for never."""
+        if self.phase in TERMINAL or self.phase in PARKED:
+            return None
+        due = self.deadline_at_ms if self.phase is Phase.RUNNING else None
+        for i in self.waiting:
+            at_ms = self.steps[i].retry_at_ms
+            if due is None or at_ms < due:
+                due = at_ms
+        return due
+
+    def request_of(self, step: int) -> Mapping[str, Any]:
+        """Return the request of a step; its action and its compensation get the same."""
+        return self.definition.request_of(step, self.input, [s.result for s in self.steps])
+
+    def net_effect(self) -> tuple[int, ...]:
+        """Return the steps whose effect stands or may stand."""
+        return tuple(i for i, step in enumerate(self.steps) if step.status in MAY_STAND)
+
+
+def replay(
+    saga_id: SagaId, definition: SagaDefinition, events: Iterable[Event], *, taken_over: bool
+) -> Saga:
+    """Return the saga that `events` lead to, for a host that has sent nothing for it yet.
+
+    `taken_over` tells whether an earlier host may have sent calls that were not recorded.
+
+    Raises:
+        IllegalMove: If they are no legal history.
+    """
+    saga = Saga(saga_id, definition)
+    for event in events:
+        evolve(saga, event)
+    # What an earlier host sent will not be answered to this one.
+    saga.in_flight.clear()
+    saga.taken_over = saga.taken_over or taken_over
+    return saga
+
+
+def evolve(saga: Saga, event: Event) -> None:
+    """Move `saga` by what has happened.
+
+    Raises:
+        IllegalMove: If the tables do not allow it: a bug, or a journal that is not this saga's.
+    """
+    _EVOLVE[type(event)](saga, event)
+
+
+def _accepted(saga: Saga, event: Accepted) -> None:
+    saga.input = event.input
+    saga.key = event.key
+    saga.fingerprint = event.fingerprint
+    saga.scope = event.scope
+    saga.accepted_at_ms = event.at_ms
+    saga.deadline_at_ms = event.deadline_at_ms
+
+
+def _step_called(saga: Saga, event: StepCalled) -> None:
+    step = saga.steps[event.step]
+    if event.undo:
+        was = step.status
+        move_step(step, "undo")
+        step.undo_attempt = event.attempt
+        if was is StepStatus.UNDO_FAILED:
+            saga.undo_failed -= 1
+        saga.in_flight.discard(event.step)
+    else:
+        move_step(step, "call")
+        step.attempt = event.attempt
+        saga.in_flight.add(event.step)
+    saga.waiting.discard(event.step)
+
+
+def _settle(saga: Saga, i: int) -> StepProgress:
+    """Take an action off the lists of those under way; return its step."""
+    saga.in_flight.discard(i)
+    saga.waiting.discard(i)
+    return saga.steps[i]
+
+
+def _step_succeeded(saga: Saga, event: StepSucceeded) -> None:
+    step = _settle(saga, event.step)
+    move_step(step, "succeed")
+    step.result = event.result
+    saga.open_count -= 1
+    saga.recoveries = 0
+
+
+def _step_refused(saga: Saga, event: StepRefused) -> None:
+    move_step(_settle(saga, event.step), "refuse")
+    saga.recoveries = 0
+
+
+def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
+    step = saga.steps[event.step]
+    if event.undo:
+        move_step(step, "undo_give_up" if event.retry_at_ms is None else "undo_wait")
+        if event.retry_at_ms is None:
+            saga.undo_failed += 1
+    else:
+        _settle(saga, event.step)
+        move_step(step, "give_up" if event.retry_at_ms is None else "wait")
+    if event.retry_at_ms is not None:
+        step.retry_at_ms = event.retry_at_ms
+        saga.waiting.add(event.step)
+
+
+def _step_undone(saga: Saga, event: StepUndone) -> None:
+    move_step(saga.steps[event.step], "undone")
+    saga.waiting.discard(event.step)
+    saga.undo_left -= 1
+    saga.recoveries = 0
+
+
+def _step_skipped(saga: Saga, event: StepSkipped) -> None:
+    step = saga.steps[event.step]
+    if event.undo:
+        if step.status is StepStatus.UNDO_FAILED:
+            saga.undo_failed -= 1
+        move_step(step, "skip_undo")
+        saga.waiting.discard(event.step)
+        saga.undo_left -= 1
+    else:
+        move_step(_settle(saga, event.step), "skip")
+        saga.open_count -= 1
+
+
+def _go_given(saga: Saga, _event: GoGiven) -> None:
+    move_saga(saga, "go")
+
+
+def _compensation_started(saga: Saga, event: CompensationStarted) -> None:
+    move_saga(saga, "pivot_refused" if saga.phase is Phase.FORWARD_ONLY else "turn_back")
+    saga.undo = frozenset(event.undo)
+    saga.undo_left = len(saga.undo)
+    saga.undo_failed = 0
+    # No action is sent again: the direction is latched.
+    saga.waiting.clear()
+    saga.turned = Reason(event.code, event.message, event.step)
+
+
+def _completed(saga: Saga, _event: SagaCompleted) -> None:
+    move_saga(saga, "complete")
+
+
+def _compensated(saga: Saga, _event: SagaCompensated) -> None:
+    move_saga(saga, "compensate")
+
+
+def _parked(saga: Saga, event: SagaParked) -> None:
+    move_saga(saga, "park")
+    saga.parked = Reason(event.code, event.message, event.step)
+
+
+def _resumed(saga: Saga, _event: SagaResumed) -> None:
+    move_saga(saga, "resume")
+    saga.parked = None
+    saga.recoveries = 0
+
+
+def _recovered(saga: Saga, event: Recovered) -> None:
+    saga.taken_over = True
+    saga.recoveries = event.recoveries
+    # What an earlier incarnation sent will not be answered to this one.
+    saga.in_flight.clear()
+
+
+def _ledgers_asked(saga: Saga, _event: LedgersAsked) -> None:
+    saga.taken_over = True
+
+
+_EVOLVE: Mapping[type[Any], Any] = {
+    Accepted: _accepted,
+    StepCalled: _step_called,
+    StepSucceeded: _step_succeeded,
+    StepRefused: _step_refused,
+    AttemptFailed: _attempt_failed,
+    StepUndone: _step_undone,
+    StepSkipped: _step_skipped,
+    GoGiven: _go_given,
+    CompensationStarted: _compensation_started,
+    SagaCompleted: _completed,
+    SagaCompensated: _compensated,
+    SagaParked: _parked,
+    SagaResumed: _resumed,
+    Recovered: _recovered,
+    LedgersAsked: _ledgers_asked,
+}
