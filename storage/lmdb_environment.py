@@ -1,0 +1,577 @@
+"""Opens an LMDB environment the one way that is safe for us, and grows it when it is full.
+
+Guarantees: when `write` returns, what its body put is on disk (default flags:
+every commit waits for the disk); when it raises `StorageFullError`, or what the
+body raised, nothing of it is.
+Refuses: a second open in one process, use after a fork, an environment that is
+no folder, not ours to write, or not LMDB's.
+Costs: one flush for each `write` that changed something; a `read` of some
+microseconds. Growing waits for the reads of this process, so keep them short.
+
+Head-room: `reserve_bytes` of the cap open only to writes that say
+`from_reserve`, so that what was begun can be finished when nothing new is taken
+in. The map alone cannot keep that promise, for the disk may fill up first.
+Hence a ballast file of that size beside the data, given up when the disk has no
+space left; and no ordinary write while the disk has less free than the reserve,
+lest a neighbour eat what was given up.
+
+LMDB does not latch an error of fsync: the next commit would succeed as if
+nothing had happened. So every error of a commit but "full" becomes
+`StorageFailedError`, and whoever gets it must stop the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import lmdb
+
+from raysaga.storage.errors import DataFolderError, StorageFailedError, StorageFullError
+from raysaga.storage.journal import Usage
+
+T = TypeVar("T")
+
+READERS_MAX = 512
+"""Read transactions at once, of all processes; a slot takes 64 bytes of the lock file."""
+
+BALLAST = "ballast"
+"""Name of the file that keeps the reserve's place on the disk."""
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+_open_paths: set[tuple[int, str]] = set()
+_open_paths_lock = threading.Lock()
+
+
+class ReadTransaction:
+    """A consistent view of all tables; valid inside the `with` or the body it was given to."""
+
+    __slots__ = ("_tables", "_txn")
+
+    def __init__(self, txn: Any, tables: dict[str, Any]) -> None:
+        self._txn = txn
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the value of `key`, or None."""
+        value: bytes | None = self._txn.get(key, db=self._tables[table])
+        return value
+
+    def get_many(self, table: str, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """Return the rows of those of `keys` that exist, in the order asked for."""
+        rows: list[tuple[bytes, bytes]] = self._txn.cursor(self._tables[table]).getmulti(keys)
+        return rows
+
+    def scan(
+        self, table: str, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with `start` <= key < `stop`, from the last one if `reverse`."""
+        cursor = self._txn.cursor(self._tables[table])
+        if reverse:
+            found = cursor.set_range(stop) if stop is not None else False
+            if not (cursor.prev() if found else cursor.last()):
+                return
+            for row in cursor.iterprev():
+                if row[0] < start:
+                    return
+                yield row
+        else:
+            if not (cursor.set_range(start) if start else cursor.first()):
+                return
+            for row in cursor.iternext():
+                if stop is not None and row[0] >= stop:
+                    return
+                yield row
+
+    def count(self, table: str) -> int:
+        """Return the number of rows; costs the same whatever it is."""
+        return int(self._txn.stat(self._tables[table])["entries"])
+
+    def last(self, table: str) -> tuple[bytes, bytes] | None:
+        """Return the row with the greatest key, or None if there is none."""
+        cursor = self._txn.cursor(self._tables[table])
+        return cursor.item() if cursor.last() else None
+
+
+class WriteTransaction(ReadTransaction):
+    """The one writer of all processes; sees what it has put itself."""
+
+    __slots__ = ("_env", "bytes_put", "changed")
+
+    def __init__(self, env: Any, txn: Any, tables: dict[str, Any]) -> None:
+        super().__init__(txn, tables)
+        self._env = env
+        self.bytes_put = 0
+        self.changed = False
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Write a row, in place of the one under `key` if there is one."""
+        self._txn.put(key, value, db=self._tables[table])
+        self.bytes_put += len(key) + len(value)
+        self.changed = True
+
+    def put_many(
+        self,
+        table: str,
+        items: Sequence[tuple[bytes, bytes]],
+        *,
+        append: bool = False,
+        overwrite: bool = True,
+    ) -> int:
+        """Write rows and return how many were written; faster than one by one.
+
+        Args:
+            table: Where to.
+            items: Keys and values.
+            append: The keys are ascending and beyond the last of the table. Pages fill up
+                completely. Anything else is a bug, and an assertion fails.
+            overwrite: False leaves a row that exists as it is, and does not count it.
+        """
+        if not items:
+            return 0
+        cursor = self._txn.cursor(self._tables[table])
+        _, added = cursor.putmulti(items, overwrite=overwrite, append=append)
+        assert added == len(items) or not (append or overwrite), "keys to append must ascend"
+        self.bytes_put += sum([len(key) + len(value) for key, value in items])
+        self.changed = True
+        return int(added)
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Delete a row and return whether there was one."""
+        self.changed = True
+        return bool(self._txn.delete(key, db=self._tables[table]))
+
+    @contextmanager
+    def child(self) -> Iterator[WriteTransaction]:
+        """Write in a transaction of its own inside this one; an exception undoes only that.
+
+        This one must not be used until the child has ended.
+        """
+        txn = self._env.begin(parent=self._txn, write=True)
+        inner = WriteTransaction(self._env, txn, self._tables)
+        try:
+            yield inner
+        except BaseException:
+            txn.abort()
+            raise
+        txn.commit()
+        self.bytes_put += inner.bytes_put
+        self.changed = self.changed or inner.changed
+
+
+class _ReadersGate:
+    """Keeps the map where it is while somebody reads: growing unmaps it.
+
+    Readers are never held up by a grower that waits, so that reads may nest.
+    """
+
+    __slots__ = ("_condition", "_threads")
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition(threading.Lock())
+        self._threads: list[int] = []
+
+    def enter(self) -> None:
+        with self._condition:
+            self._threads.append(threading.get_ident())
+
+    def leave(self) -> None:
+        with self._condition:
+            # A generator may be closed by another thread than the one that opened it.
+            ident = threading.get_ident()
+            self._threads.remove(ident if ident in self._threads else self._threads[-1])
+            if not self._threads:
+                self._condition.notify_all()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._condition:
+            assert threading.get_ident() not in self._threads, (
+                "a thread that is reading cannot make the map grow"
+            )
+            self._condition.wait_for(lambda: not self._threads)
+            yield
+
+
+class Environment:
+    """An LMDB environment of this process. See the head of this module.
+
+    Attributes:
+        path: Its folder.
+        read_only: Whether `write` is out of the question.
+        commits: Flushes waited for since it was opened.
+        bytes_written: Keys and values put by those commits; not what LMDB made of them,
+            which is whole pages.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        env: Any,
+        tables: dict[str, Any],
+        *,
+        map_bytes_max: int,
+        reserve_bytes: int,
+        read_only: bool,
+    ) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.commits = 0
+        self.bytes_written = 0
+        self._env = env
+        self._tables = tables
+        self._cap = map_bytes_max
+        self._reserve = reserve_bytes
+        self._pid = os.getpid()
+        self._gate = _ReadersGate()
+        self._writing = threading.Lock()
+        self._map_bytes = int(env.info()["map_size"])
+        self._page_bytes = int(env.stat()["psize"])
+        self._ballast_lost = False
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        tables: Sequence[str],
+        map_bytes_first: int,
+        map_bytes_max: int,
+        reserve_bytes: int,
+        read_only: bool = False,
+    ) -> Environment:
+        """Open the environment in the folder `path`, and make it unless `read_only`.
+
+        Args:
+            path: The folder; made with mode 0700, its files with 0600.
+            tables: Names of all tables it is to have.
+            map_bytes_first: Size of the map to begin with; it costs address space only.
+            map_bytes_max: The cap of the map. A file that is larger already stays usable.
+            reserve_bytes: Part of the cap kept for writes `from_reserve`, and size of the ballast.
+            read_only: Open what exists, beside its writers.
+
+        Raises:
+            DataFolderError: If it cannot be used, with the reason and what to do.
+        """
+        assert 0 <= reserve_bytes < map_bytes_max
+        assert map_bytes_first > 0
+        path = Path(os.path.realpath(path))
+        identity = (os.getpid(), str(path))
+        with _open_paths_lock:
+            if identity in _open_paths:
+                raise DataFolderError(
+                    str(path), "is open in this process already; share the open environment"
+                )
+            _open_paths.add(identity)
+        try:
+            made = _make_folder(path, read_only=read_only)
+            map_bytes = min(map_bytes_first, map_bytes_max - reserve_bytes)
+            env, opened = _open_driver(path, tables, map_bytes, read_only=read_only)
+            if made:
+                _sync_folder(path)
+                _sync_folder(path.parent)
+            environment = cls(
+                path,
+                env,
+                opened,
+                map_bytes_max=map_bytes_max,
+                reserve_bytes=reserve_bytes,
+                read_only=read_only,
+            )
+            if not read_only:
+                environment._ballast_lost = not environment._fill_ballast()
+        except BaseException:
+            with _open_paths_lock:
+                _open_paths.discard(identity)
+            raise
+        return environment
+
+    def write(self, body: Callable[[WriteTransaction], T], *, from_reserve: bool = False) -> T:
+        """Run `body` in a write transaction, commit, and return what it returned.
+
+        The body runs in the calling thread; it runs again from the start after the map has
+        grown, so it must have no effect but on the transaction. What it raises undoes all.
+
+        Raises:
+            StorageFullError: Nothing was written.
+            StorageFailedError: The outcome is unknown, or the environment is damaged; stop.
+        """
+        assert not self.read_only, "a read-only environment has no writer"
+        assert os.getpid() == self._pid, "an environment must not be carried across a fork"
+        with self._writing:
+            if not from_reserve:
+                self._refuse_on_full_disk()
+            while True:
+                try:
+                    return self._attempt(body, from_reserve=from_reserve)
+                except lmdb.MapFullError:
+                    self._grow(from_reserve=from_reserve)
+                except lmdb.MapResizedError:
+                    self._resize(0)
+                except lmdb.Error as error:
+                    if error.code not in _NO_SPACE:
+                        raise self._failed(error) from error
+                    if not (from_reserve and self._give_up_ballast()):
+                        raise StorageFullError(str(self.path), str(error)) from error
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTransaction]:
+        """Give a consistent view of what is committed. Keep it short, and never write inside.
+
+        Raises:
+            StorageFailedError: If the driver finds the environment damaged.
+        """
+        assert os.getpid() == self._pid, "an environment must not be carried across a fork"
+        txn = self._begin_read()
+        try:
+            yield ReadTransaction(txn, self._tables)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
+        finally:
+            txn.abort()
+            self._gate.leave()
+
+    def usage(self) -> Usage:
+        """Return how full it is.
+
+        `used` counts the pages that hold something, so deleting lowers it; pages that LMDB
+        keeps to write to again are not used, nor is its list of them (an eighth of a percent
+        of those pages). `size` is the length of the file, which never shrinks.
+        """
+        with self.read() as view:
+            used = self._live_bytes(view._txn)
+            size = (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
+        return Usage(used, size, self._cap, self._reserve)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy into the empty folder `path`, durable on return.
+
+        Writers go on, but the map cannot grow meanwhile: from another process, it can.
+
+        Raises:
+            StorageFullError: If there is no space for the copy.
+            StorageFailedError: If the copy cannot be made for another reason.
+        """
+        self._gate.enter()
+        try:
+            self._env.copy(str(path))
+        except lmdb.Error as error:
+            if error.code in _NO_SPACE:
+                raise StorageFullError(str(path), str(error)) from error
+            raise self._failed(error) from error
+        finally:
+            self._gate.leave()
+        data = path / "data.mdb"
+        data.chmod(0o600)
+        with data.open("rb") as file:
+            os.fsync(file.fileno())
+        _sync_folder(path)
+
+    def close(self) -> None:
+        """Let go of the files, after the write and the reads under way; may be repeated."""
+        with self._writing, self._gate.closed():
+            if self._closed:
+                return
+            self._closed = True
+            self._env.close()
+        with _open_paths_lock:
+            _open_paths.discard((self._pid, str(self.path)))
+
+    def _attempt(self, body: Callable[[WriteTransaction], T], *, from_reserve: bool) -> T:
+        txn = self._env.begin(write=True)
+        txn_id = txn.id()
+        transaction = WriteTransaction(self._env, txn, self._tables)
+        try:
+            result = body(transaction)
+            if not from_reserve:
+                self._refuse_over_cap(txn)
+        except BaseException:
+            txn.abort()
+            raise
+        try:
+            txn.commit()
+        except lmdb.Error as error:
+            # Full is definite only before the meta page was touched.
+            if error.code in _NO_SPACE and not self._is_void(txn_id):
+                raise self._failed(error) from error
+            raise
+        if transaction.changed:
+            self.commits += 1
+            self.bytes_written += transaction.bytes_put
+        return result
+
+    def _is_void(self, txn_id: int) -> bool:
+        try:
+            self._env.begin().abort()
+        except lmdb.Error:
+            return False
+        return int(self._env.info()["last_txnid"]) < txn_id
+
+    def _begin_read(self) -> Any:
+        while True:
+            self._gate.enter()
+            try:
+                return self._env.begin()
+            except lmdb.MapResizedError:
+                self._gate.leave()
+                self._resize(0)
+            except lmdb.Error as error:
+                self._gate.leave()
+                raise self._failed(error) from error
+            except BaseException:
+                self._gate.leave()
+                raise
+
+    def _grow(self, *, from_reserve: bool) -> None:
+        limit = self._cap if from_reserve else self._cap - self._reserve
+        if self._map_bytes >= limit:
+            raise StorageFullError(str(self.path), f"its cap of {limit} bytes is reached")
+        self._resize(min(limit, self._map_bytes * 2))
+
+    def _resize(self, map_bytes: int) -> None:
+        """Map `map_bytes`, or with 0 what another process has made of it."""
+        with self._gate.closed():
+            try:
+                self._env.set_mapsize(map_bytes)
+            except lmdb.Error as error:
+                raise self._failed(error) from error
+            self._map_bytes = max(map_bytes, int(self._env.info()["map_size"]))
+
+    def _live_bytes(self, txn: Any) -> int:
+        pages = 2
+        for stat in (txn.stat(), *(txn.stat(db) for db in self._tables.values())):
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages) * self._page_bytes
+
+    def _refuse_over_cap(self, txn: Any) -> None:
+        """Refuse what would eat into the reserve, though the map was grown into it before."""
+        limit = self._cap - self._reserve
+        if self._map_bytes > limit and self._live_bytes(txn) > limit:
+            raise StorageFullError(str(self.path), f"its cap of {limit} bytes is reached")
+
+    def _refuse_on_full_disk(self) -> None:
+        if self._ballast_lost:
+            self._ballast_lost = not self._fill_ballast()
+        if self._reserve and (self._ballast_lost or _free_bytes(self.path) < self._reserve):
+            raise StorageFullError(str(self.path), "the disk has no more than the reserve left")
+
+    def _fill_ballast(self) -> bool:
+        """Take the reserve's place on the disk; return whether it is taken."""
+        if not self._reserve:
+            return True
+        path = self.path / BALLAST
+        try:
+            with open(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb+") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, self._reserve)
+                except OSError:
+                    # Part of the reserve is worth more to those who write now.
+                    file.truncate(0)
+                    return False
+                file.truncate(self._reserve)
+        except OSError:
+            return False
+        return True
+
+    def _give_up_ballast(self) -> bool:
+        """Free the reserve's place on the disk; return whether there was anything to free."""
+        self._ballast_lost = True
+        path = self.path / BALLAST
+        try:
+            freed = path.stat().st_size > 0
+            path.unlink()
+        except OSError:
+            return False
+        return freed
+
+    def _failed(self, error: BaseException) -> StorageFailedError:
+        return StorageFailedError(str(self.path), f"{type(error).__name__}: {error}")
+
+
+def _make_folder(path: Path, *, read_only: bool) -> bool:
+    """Make the folder unless it is there; return whether the environment is new."""
+    try:
+        if not read_only:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not path.exists():
+            raise DataFolderError(str(path), "does not exist, so there is nothing to read")
+        if not path.is_dir():
+            raise DataFolderError(str(path), "is not a folder; name a folder to keep data in")
+        return not (path / "data.mdb").exists()
+    except OSError as error:
+        raise _unusable(path, error.errno, error) from error
+
+
+def _open_driver(
+    path: Path, tables: Sequence[str], map_bytes: int, *, read_only: bool
+) -> tuple[Any, dict[str, Any]]:
+    env = None
+    try:
+        env = lmdb.open(
+            str(path),
+            map_size=map_bytes,
+            max_dbs=len(tables),
+            max_readers=READERS_MAX,
+            mode=0o600,
+            create=not read_only,
+            readonly=read_only,
+            sync=True,
+            metasync=True,
+            writemap=False,
+            lock=True,
+        )
+        if read_only:
+            opened = {name: env.open_db(name.encode(), create=False) for name in tables}
+        else:
+            # Slots of readers that were killed would pin the pages they saw.
+            env.reader_check()
+            with env.begin(write=True) as txn:
+                opened = {name: env.open_db(name.encode(), txn=txn) for name in tables}
+    except lmdb.Error as error:
+        if env is not None:
+            env.close()
+        raise _unusable(path, error.code, error) from error
+    flags = env.flags()
+    assert flags["sync"] and flags["metasync"] and flags["lock"]
+    assert not flags["writemap"] and not flags["map_async"]
+    return env, opened
+
+
+def _unusable(path: Path, code: int | None, error: Exception) -> DataFolderError:
+    if code in _NO_SPACE:
+        message = "the disk is full; free space, then start again"
+    elif code in _READ_ONLY:
+        message = "cannot be written to; check its owner, its mode and how the disk is mounted"
+    elif code == errno.ENOTDIR or isinstance(error, FileExistsError):
+        message = "is not a folder; name a folder to keep data in"
+    elif code == errno.ENOENT or isinstance(error, lmdb.NotFoundError):
+        message = "does not exist, or holds no data of this kind; check the path"
+    elif isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
+        message = f"is damaged or not ours ({error}); restore a backup or name another folder"
+    elif isinstance(error, lmdb.MapFullError):
+        message = "its cap is too small even to make the tables; raise the cap"
+    else:
+        message = f"cannot be opened ({error})"
+    return DataFolderError(str(path), message)
+
+
+def _free_bytes(path: Path) -> int:
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable; fsync of a file does not (fsync(2), NOTES)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
