@@ -124,6 +124,32 @@ class RecordCorruptError(StorageError):
         return f"{self.saga_id}: record {self.seq} is corrupt ({self.detail})"
 
 
+class NewerFormatError(StorageError):
+    """What is stored was written by a later version; only that version may open it.
+
+    Nothing is wrong with it, and nothing may be skipped: the host does not start.
+
+    Attributes:
+        what: The saga, or the folder.
+        found: The version or form that was found.
+        known: The newest format version that this release reads.
+    """
+
+    code = "NEWER_FORMAT"
+
+    def __init__(self, what: str, found: int | str, known: int) -> None:
+        super().__init__(what, found, known)
+        self.what = what
+        self.found = found
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: format {self.found} is newer than {self.known}, "
+            "which this version reads; upgrade raysaga"
+        )
+
+
 class DataFolderError(StorageError):
     """The data folder cannot be used as asked, and is left untouched.
 
