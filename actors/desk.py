@@ -1,0 +1,419 @@
+"""Where callers come to: submit, watch, ask, cancel, and an operator's orders.
+
+A request is `[id, operation, body]`; its answer `[id, "ok", body]` or
+`[id, "error", [code, facts]]`, and for a watched saga, later, `[id, "ended", outcome]`.
+Admission is bounded: past the bound a submission is answered `OVERLOADED` at
+once, and nothing is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raysaga.actors.errors import (
+    CancelTooLateError,
+    IdempotencyConflictError,
+    OperatorRefusedError,
+    OverloadedError,
+    SagaNotFoundError,
+)
+from raysaga.actors.host import Running, SagaHost
+from raysaga.actors.lane import Landing
+from raysaga.actors.outcome import outcome_of, status_of
+from raysaga.actors.placement import saga_scope
+from raysaga.actors.reconciler import Launcher
+from raysaga.actors.recovery import Unreadable, load, read_events
+from raysaga.actors.story import history_rows
+from raysaga.statemachines.commands import Answer
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
+from raysaga.statemachines.ids import SagaId, Scope
+from raysaga.statemachines.inputs import (
+    CancelRequested,
+    CompensationForced,
+    Input,
+    RetryOrdered,
+    SkipOrdered,
+    Submitted,
+)
+from raysaga.statemachines.saga import Saga
+from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
+from raysaga.storage.errors import StorageFullError
+from raysaga.storage.journal import Head, HeadFilter
+
+LIST_MAX = 1_000
+"""Rows of one page of a list."""
+
+DEDICATED_POLL_MS = 100
+"""How often a shard looks for the end of a saga that has its own actor."""
+
+ORDERS: Mapping[str, Callable[[str, str], Input]] = {
+    "cancel": CancelRequested,
+    "retry": RetryOrdered,
+    "skip": SkipOrdered,
+    "force": CompensationForced,
+}
+"""Operation to the input it becomes; each takes who gives it, and a note."""
+
+
+class Caller:
+    """Whom an answer goes to."""
+
+    __slots__ = ("_landing", "_request_id", "_sender")
+
+    def __init__(self, landing: Landing, sender: str, request_id: int) -> None:
+        self._landing = landing
+        self._sender = sender
+        self._request_id = request_id
+
+    def ok(self, body: Any) -> None:
+        """Answer."""
+        self._landing.push(self._sender, (self._request_id, "ok", body))
+
+    def error(self, error: SagaError) -> None:
+        """Answer with an error: its code, and the facts that its class is made from."""
+        facts = list(error.args)
+        self._landing.push(self._sender, (self._request_id, "error", (error.code, facts)))
+
+    def ended(self, outcome: Mapping[str, Any]) -> None:
+        """Tell the end of a watched saga."""
+        self._landing.push(self._sender, (self._request_id, "ended", outcome))
+
+
+class Desk:
+    """The front of one host."""
+
+    def __init__(
+        self, host: SagaHost, *, launcher: Launcher | None, stats: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self._host = host
+        self._launcher = launcher
+        self._stats = stats
+        self.landing = Landing(self._received, host.settings)
+        self._births: dict[SagaId, list[tuple[Caller, bool]]] = {}
+        self._waiting: dict[SagaId, list[Caller]] = {}
+        self._poll: asyncio.Task[None] | None = None
+        self.accepted_count = 0
+        self.rejected_count = 0
+
+    def _received(self, sender: str, messages: list[list[Any]]) -> None:
+        for request_id, operation, body in messages:
+            caller = Caller(self.landing, sender, request_id)
+            try:
+                self._serve(caller, operation, body)
+            except SagaError as error:
+                caller.error(error)
+            except (KeyError, TypeError, ValueError) as error:
+                caller.error(ValidationError(f"{operation} cannot be read: {error!r}"))
+
+    def _serve(self, caller: Caller, operation: str, body: Any) -> None:
+        if operation == "submit":
+            self._submit(caller, body)
+        elif operation == "watch":
+            self._watch(caller, SagaId(body["saga_id"]))
+        elif operation in ORDERS:
+            self._order(caller, operation, body)
+        elif operation == "status":
+            caller.ok(self.status(SagaId(body["saga_id"])))
+        elif operation == "history":
+            caller.ok(self.history(SagaId(body["saga_id"]), bool(body.get("payloads"))))
+        elif operation == "list":
+            caller.ok(self.list_heads(body))
+        elif operation == "define":
+            self._define(caller, body)
+        elif operation == "stats":
+            caller.ok(dict(self._stats()))
+        else:
+            raise ValidationError(f"there is no operation {operation!r}")
+
+    # -- submissions ---------------------------------------------------------
+
+    def _define(self, caller: Caller, body: Mapping[str, Any]) -> None:
+        definition = SagaDefinition.from_data(body)
+        self._host.definitions.add(definition)
+        caller.ok(definition.content_hash)
+
+    def _submit(self, caller: Caller, body: list[Any]) -> None:
+        saga_id, definition_hash, key, fingerprint, saga_input, deadline_ms, dedicated, watch = body
+        running = self._host.sagas.get(saga_id)
+        if running is not None:
+            self._submitted_again(caller, running, fingerprint, watch)
+            return
+        known = self._host.journal.key_record(saga_id)
+        if known is not None:
+            if known.fingerprint != fingerprint:
+                raise IdempotencyConflictError(saga_id)
+            caller.ok("already")
+            if watch:
+                self._watch(caller, saga_id)
+            return
+        self._admit()
+        definition = self._host.definitions.get(definition_hash)
+        if definition is None:
+            raise DefinitionError(saga_id, None, "this journal does not know it yet")
+        now_ms = self._host.clock.now_ms()
+        if deadline_ms is None:
+            deadline_ms = definition.deadline_ms
+        given = Submitted(
+            key,
+            fingerprint,
+            saga_scope(self._host.journal.identity.uuid, saga_id)
+            if dedicated
+            else self._host.scope,
+            saga_input,
+            None if deadline_ms is None else now_ms + deadline_ms,
+        )
+        self._begin(caller, saga_id, definition, given, watch)
+
+    def _admit(self) -> None:
+        """Refuse what would have to wait without a bound.
+
+        Raises:
+            OverloadedError: With the time after which to try again.
+        """
+        host = self._host
+        assert host.committer is not None
+        if (
+            len(host.sagas) >= host.settings.sagas_in_flight_max
+            or host.committer.queued_count >= host.settings.inputs_queued_max
+        ):
+            self.rejected_count += 1
+            raise OverloadedError(host.settings.overloaded_retry_after_ms)
+
+    def _begin(
+        self,
+        caller: Caller,
+        saga_id: SagaId,
+        definition: SagaDefinition,
+        given: Submitted,
+        watch: bool,
+    ) -> None:
+        self._births[saga_id] = [(caller, watch)]
+        dedicated = given.scope != self._host.scope
+
+        def accepted(_answer: Answer) -> None:
+            self.accepted_count += 1
+            for waiting, watches in self._births.pop(saga_id):
+                waiting.ok("accepted")
+                if watches:
+                    self._watch(waiting, saga_id)
+            if dedicated and self._launcher is not None:
+                self._launcher.ensure(saga_id)
+
+        def refused(full: StorageFullError) -> None:
+            self.rejected_count += 1
+            for waiting, _ in self._births.pop(saga_id):
+                waiting.error(full)
+
+        self._host.submit(
+            saga_id=saga_id,
+            definition=definition,
+            given=given,
+            accepted=accepted,
+            refused=refused,
+        )
+
+    def _submitted_again(
+        self, caller: Caller, running: Running, fingerprint: str, watch: bool
+    ) -> None:
+        saga = running.saga
+        if saga.fingerprint != fingerprint:
+            raise IdempotencyConflictError(saga.saga_id)
+        births = self._births.get(saga.saga_id)
+        if births is not None:
+            # Not durable yet: this caller must not be answered before the first one.
+            births.append((caller, watch))
+            return
+        caller.ok("already")
+        if watch:
+            self._watch(caller, saga.saga_id)
+
+    # -- waiting -------------------------------------------------------------
+
+    def _watch(self, caller: Caller, saga_id: SagaId) -> None:
+        """Tell `caller` when the saga ends or is parked; at once if it has."""
+        running = self._host.sagas.get(saga_id)
+        if running is not None and not (running.saga.is_parked or running.saga.is_terminal):
+            self._host.watch(running, lambda saga: caller.ended(outcome_of(saga)))
+            return
+        head = self._head(saga_id)
+        if head.phase in TERMINAL or head.phase in PARKED:
+            caller.ended(self._outcome(head))
+            return
+        self._waiting.setdefault(saga_id, []).append(caller)
+        if head.scope != self._host.scope and self._poll is None:
+            self._poll = asyncio.get_running_loop().create_task(self._poll_dedicated())
+
+    def adopted(self, running: Running) -> None:
+        """Attach who waits for a saga that has just been taken up from the journal."""
+        for caller in self._waiting.pop(running.saga.saga_id, ()):
+            self._host.watch(running, lambda saga, caller=caller: caller.ended(outcome_of(saga)))  # type: ignore[misc]
+
+    async def _poll_dedicated(self) -> None:
+        """Look in the journal for the end of sagas that another process drives."""
+        while self._waiting:
+            await self._host.clock.sleep_ms(DEDICATED_POLL_MS)
+            for saga_id in list(self._waiting):
+                head = self._host.journal.head(saga_id)
+                if head is not None and (head.phase in TERMINAL or head.phase in PARKED):
+                    outcome = self._outcome(head)
+                    for caller in self._waiting.pop(saga_id, ()):
+                        caller.ended(outcome)
+        self._poll = None
+
+    # -- orders --------------------------------------------------------------
+
+    def _order(self, caller: Caller, operation: str, body: Mapping[str, Any]) -> None:
+        saga_id = SagaId(body["saga_id"])
+        by, note = str(body["by"]), str(body.get("note", ""))
+        if operation == "skip" and not note:
+            raise ValidationError("a skip needs a note that says why", "note")
+        running = self._host.sagas.get(saga_id)
+        if running is None:
+            head = self._head(saga_id)
+            if head.scope != self._host.scope and head.phase not in TERMINAL:
+                self._pass_on(caller, saga_id, operation, body)
+                return
+            running = self._taken_up(head)
+        if running is None:
+            self._answer_order(caller, saga_id, self._over(saga_id, operation))
+            return
+        given = ORDERS[operation](by, note)
+        self._host.log.info("order_given", saga_id=saga_id, order=operation, by=by, note=note)
+        self._host.give(running, given, lambda answer: self._answer_order(caller, saga_id, answer))
+
+    def _taken_up(self, head: Head) -> Running | None:
+        """Activate a parked saga for an operator; None if it is over.
+
+        Raises:
+            OperatorRefusedError: If its history cannot be read.
+        """
+        if head.phase in TERMINAL:
+            return None
+        running = self._host.activate(head)
+        if running is None:
+            raise OperatorRefusedError(head.saga_id, head.reason or "JOURNAL_CORRUPT")
+        if head.phase not in PARKED:
+            self._host.restart(running)
+        return running
+
+    def _over(self, saga_id: SagaId, operation: str) -> Answer:
+        phase = self._head(saga_id).phase
+        if operation in ("retry", "skip"):
+            return Answer.NOT_PARKED
+        return Answer.ALREADY if phase is Phase.COMPENSATED else Answer.CANCEL_TOO_LATE
+
+    def _answer_order(self, caller: Caller, saga_id: SagaId, answer: Answer) -> None:
+        if answer in (Answer.ACCEPTED, Answer.ALREADY):
+            caller.ok(answer.value)
+        elif answer is Answer.CANCEL_TOO_LATE:
+            running = self._host.sagas.get(saga_id)
+            phase = running.saga.phase if running is not None else self._head(saga_id).phase
+            caller.error(CancelTooLateError(saga_id, phase.value))
+        else:
+            caller.error(OperatorRefusedError(saga_id, answer.value))
+
+    def _pass_on(
+        self, caller: Caller, saga_id: SagaId, operation: str, body: Mapping[str, Any]
+    ) -> None:
+        if self._launcher is None:
+            raise SagaNotFoundError(saga_id)
+        launcher = self._launcher
+
+        async def pass_on() -> None:
+            try:
+                caller.ok(await launcher.tell(saga_id, operation, dict(body)))
+            except SagaError as error:
+                caller.error(error)
+
+        task = asyncio.get_running_loop().create_task(pass_on())
+        task.add_done_callback(lambda done: done.exception())
+
+    # -- questions -----------------------------------------------------------
+
+    def _head(self, saga_id: SagaId) -> Head:
+        head = self._host.journal.head(saga_id)
+        if head is None:
+            raise SagaNotFoundError(saga_id)
+        return head
+
+    def _load(self, head: Head) -> Saga:
+        loaded = load(self._host.journal, self._host.definitions, head, taken_over=True)
+        if isinstance(loaded, Unreadable):
+            raise OperatorRefusedError(head.saga_id, loaded.code)
+        return loaded
+
+    def _outcome(self, head: Head) -> dict[str, Any]:
+        return outcome_of(self._load(head))
+
+    def status(self, saga_id: SagaId) -> dict[str, Any]:
+        """Return where a saga stands, step by step.
+
+        Raises:
+            SagaNotFoundError: If there is none.
+        """
+        running = self._host.sagas.get(saga_id)
+        if running is not None and saga_id not in self._births:
+            return status_of(running.saga)
+        return status_of(self._load(self._head(saga_id)))
+
+    def history(self, saga_id: SagaId, with_payloads: bool) -> list[dict[str, Any]]:
+        """Return what has happened to a saga, oldest first.
+
+        Raises:
+            SagaNotFoundError: If there is none.
+            RecordCorruptError: If its records are not what was written.
+        """
+        head = self._head(saga_id)
+        definition = self._host.definitions.get(head.definition_hash)
+        if definition is None:
+            raise OperatorRefusedError(saga_id, "UNKNOWN_DEFINITION")
+        events = read_events(self._host.journal, head)
+        running = self._host.sagas.get(saga_id)
+        if running is not None and not running.barrier and running.seq == head.seq + 1:
+            events = events + running.held
+        return history_rows(definition, events, with_payloads=with_payloads)
+
+    def list_heads(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return a page of sagas, newest first: the index rows, with plain values.
+
+        Raises:
+            ValidationError: If a filter is not one.
+        """
+        phases = body.get("phases")
+        try:
+            wanted = HeadFilter(
+                phases=None if phases is None else frozenset(Phase(p) for p in phases),
+                reason=body.get("reason"),
+                step=body.get("step"),
+                definition=body.get("definition"),
+                accepted_before_ms=body.get("accepted_before_ms"),
+                accepted_from_ms=body.get("accepted_from_ms"),
+            )
+        except ValueError as error:
+            raise ValidationError(str(error), "phases") from error
+        limit = min(int(body.get("limit", 100)), LIST_MAX)
+        try:
+            heads = self._host.journal.heads(
+                wanted, limit=limit, after=body.get("after"), newest=body.get("newest", True)
+            )
+        except KeyError as error:
+            raise SagaNotFoundError(str(body.get("after"))) from error
+        return [head_row(head) for head in heads]
+
+
+def head_row(head: Head) -> dict[str, Any]:
+    """Return an index row as plain values for people and programs."""
+    return {
+        "saga_id": head.saga_id,
+        "phase": head.phase.value,
+        "reason": head.reason,
+        "step": head.step,
+        "accepted_at_ms": head.accepted_at_ms,
+        "changed_at_ms": head.changed_at_ms,
+        "definition": head.definition_name,
+        "due_at_ms": head.due_at_ms,
+        "scope": Scope(head.scope),
+    }

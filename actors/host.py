@@ -1,0 +1,581 @@
+"""Drives any number of sagas: input, decide, commit, act; plain asyncio, no Ray.
+
+One saga takes one input at a time. What a barrier holds back leaves only after
+the commit has returned; while a saga waits for a barrier, further inputs to it
+wait in its mailbox. The same host runs in a Ray actor, in a test on a memory
+journal, and on a virtual clock.
+
+Refuses to start under `python -O`: the assertions guard what is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from raysaga.actors.clock import Clock
+from raysaga.actors.committer import GroupCommitter, RunBlocking
+from raysaga.actors.dispatcher import Dispatcher
+from raysaga.actors.recovery import Definitions, Unreadable, load, park_unreadable
+from raysaga.actors.settings import EngineSettings
+from raysaga.actors.story import log_events
+from raysaga.actors.timers import Timers
+from raysaga.statemachines.calls import (
+    ACTION,
+    COMPENSATION,
+    QUESTION,
+    Code,
+    LedgerStatus,
+    Outcome,
+    StepCall,
+    StepReply,
+)
+from raysaga.statemachines.commands import Answer, AskLedgers, CallStep, Command
+from raysaga.statemachines.decide import decide
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.events import Event
+from raysaga.statemachines.ids import Epoch, SagaId, Scope
+from raysaga.statemachines.inputs import (
+    HostRestarted,
+    Input,
+    LedgersAnswered,
+    StepAnswered,
+    Submitted,
+    TimeReached,
+)
+from raysaga.statemachines.saga import Saga, evolve
+from raysaga.statemachines.tables import Phase, StepStatus
+from raysaga.storage.codec import encode_record
+from raysaga.storage.errors import StaleEpochError, StorageFullError
+from raysaga.storage.journal import CHAIN_START, Birth, Entry, Head, Journal
+
+Connect = Callable[[str], Callable[[bytes], Awaitable[bytes]]]
+"""Participant's name to what carries one exchange to it."""
+
+Told = Callable[[Answer], None]
+Ended = Callable[[Saga], None]
+
+
+class Running:
+    """One saga in a host's memory.
+
+    Attributes:
+        saga: As it stands, ahead of the disk by the events in `held`.
+        seq: Number of the next record.
+        chain: Hash of the last record handed to the committer.
+        held: Events that no record holds yet.
+        barrier: Whether a commit is under way that must return before the next input.
+        mailbox: Inputs that wait for the barrier.
+        watchers: Called when it ends or is parked, once that is durable.
+    """
+
+    __slots__ = ("asked", "barrier", "birth", "chain", "held", "mailbox", "saga", "seq", "watchers")
+
+    def __init__(self, saga: Saga, seq: int, chain: bytes) -> None:
+        self.saga = saga
+        self.seq = seq
+        self.chain = chain
+        self.held: list[Event] = []
+        self.barrier = False
+        self.birth: Birth | None = None
+        self.mailbox: deque[tuple[Input, Told | None]] | None = None
+        self.watchers: list[Ended] | None = None
+        self.asked: dict[int, tuple[str, Mapping[str, Any] | None]] | None = None
+
+
+class SagaHost:
+    """Owns one scope of one journal, and moves the sagas in it."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        scope: Scope,
+        owner: str,
+        connect: Connect,
+        clock: Clock,
+        settings: EngineSettings,
+        chance: random.Random,
+        run_blocking: RunBlocking,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Make a host; it owns nothing until `start`.
+
+        Args:
+            journal: Where it remembers.
+            scope: What it will own.
+            owner: Who it is, for people: host name and process id.
+            connect: Its way to participants.
+            clock: Time.
+            settings: Bounds.
+            chance: Source of jitter.
+            run_blocking: Runs a commit beside the event loop.
+            fatal: Called when it must stop without answering anybody: it was
+                fenced out, or the outcome of a commit is unknown.
+        """
+        if not __debug__:
+            raise RuntimeError("raysaga does not run under python -O: assertions guard its journal")
+        self.journal = journal
+        self.scope = scope
+        self.owner = owner
+        self.clock = clock
+        self.settings = settings
+        self.definitions = Definitions(journal)
+        self.epoch = Epoch(0)
+        self.sagas: dict[SagaId, Running] = {}
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self.log = structlog.get_logger().bind(scope=str(scope))
+        self._connect = connect
+        self._chance = chance
+        self._run_blocking = run_blocking
+        self._fatal = fatal
+        self._timers = Timers(clock, self._wake)
+        self._lazy: list[Running] = []
+        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._call_count = 0
+        self._epoch_checked_at_ms = 0
+        self._stopped = False
+        self.committer: GroupCommitter | None = None
+        self.finished_count = 0
+        self.ended: Ended | None = None
+
+    # -- life ----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Become the owner of the scope, durably, before anything else is done.
+
+        Raises:
+            StorageFullError: If the grant cannot be written.
+        """
+        now_ms = self.clock.now_ms()
+        self.epoch = await self._run_blocking(
+            lambda: self.journal.grant_epoch(self.scope, self.owner, now_ms)
+        )
+        self._epoch_checked_at_ms = now_ms
+        self.log = self.log.bind(epoch=self.epoch)
+        self.committer = GroupCommitter(
+            journal=self.journal,
+            scope=self.scope,
+            epoch=self.epoch,
+            clock=self.clock,
+            run_blocking=self._run_blocking,
+            fatal=self.stop_at_once,
+        )
+        self.committer.start()
+        self.log.info("host_started", owner=self.owner)
+
+    async def stop(self) -> None:
+        """Let go: flush what is decided, then send and write nothing more."""
+        self._flush_lazy()
+        if self.committer is not None and not self._stopped:
+            wait_s = self.settings.shutdown_wait_ms / 1_000
+            try:
+                await asyncio.wait_for(self.committer.flushed(), wait_s)
+            except TimeoutError:
+                self.log.warning("host_stopped_before_flush")
+        await self._halt()
+
+    async def _halt(self) -> None:
+        self._stopped = True
+        self._timers.clear()
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+        for dispatcher in self.dispatchers.values():
+            await dispatcher.close()
+        if self.committer is not None:
+            await self.committer.stop()
+
+    def stop_at_once(self, error: BaseException) -> None:
+        """Answer nobody any more: what is not known to be on disk never happened."""
+        if not self._stopped:
+            self._stopped = True
+            self.log.critical("host_must_stop", error=str(error), kind=type(error).__name__)
+            self._fatal(error)
+
+    # -- inputs --------------------------------------------------------------
+
+    def submit(
+        self,
+        *,
+        saga_id: SagaId,
+        definition: SagaDefinition,
+        given: Submitted,
+        accepted: Told,
+        refused: Callable[[StorageFullError], None],
+    ) -> None:
+        """Begin a saga that is not known yet.
+
+        Exactly one of `accepted` and `refused` is called, once the journal has
+        or has not taken it.
+        """
+        assert saga_id not in self.sagas
+        running = Running(Saga(saga_id, definition), 0, CHAIN_START)
+        running.birth = Birth(
+            Scope(given.scope),
+            given.key,
+            given.fingerprint,
+            definition.name,
+            definition.content_hash,
+        )
+        self.sagas[saga_id] = running
+        self._take(running, given, accepted, refused)
+
+    def give(self, running: Running, given: Input, told: Told | None = None) -> None:
+        """Put an input into a saga's mailbox; it is taken at once if nothing holds it."""
+        if running.barrier:
+            if running.mailbox is None:
+                running.mailbox = deque()
+            running.mailbox.append((given, told))
+        else:
+            self._take(running, given, told)
+
+    def _take(
+        self,
+        running: Running,
+        given: Input,
+        told: Told | None,
+        refused: Callable[[StorageFullError], None] | None = None,
+    ) -> None:
+        """Decide; then commit and act, or act and write behind."""
+        if self._stopped:
+            return
+        saga = running.saga
+        decision = decide(saga, given, self.clock.now_ms())
+        events = decision.events
+        for event in events:
+            evolve(saga, event)
+        if events:
+            log_events(self.log, saga, events)
+            running.held.extend(events)
+            due_at_ms = saga.due_at_ms()
+            if due_at_ms is not None:
+                self._timers.set(saga.saga_id, due_at_ms)
+        if decision.durable_first:
+            running.barrier = True
+            self._write(
+                running,
+                lambda: self._durable(running, decision.commands, told, decision.answer),
+                refused,
+            )
+            return
+        if events and len(running.held) == len(events):
+            self._write_later(running)
+        self._act(running, decision.commands)
+        if told is not None and decision.answer is not None:
+            told(decision.answer)
+        if saga.is_terminal or saga.is_parked:
+            # Only where the definition chose not to wait for the disk.
+            self._ended(running)
+
+    def _durable(
+        self,
+        running: Running,
+        commands: tuple[Command, ...],
+        told: Told | None,
+        answer: Answer | None,
+    ) -> None:
+        """The barrier is on disk: act, tell, and take what has arrived meanwhile."""
+        if self._stopped:
+            return
+        running.barrier = False
+        if running.saga.scope != self.scope:
+            # Born here, but the first owner of its own scope drives it.
+            self.sagas.pop(running.saga.saga_id)
+            commands = ()
+        if told is not None and answer is not None:
+            told(answer)
+        self._act(running, commands)
+        if running.saga.is_terminal or running.saga.is_parked:
+            self._ended(running)
+        while running.mailbox and not running.barrier:
+            given, told_next = running.mailbox.popleft()
+            self._take(running, given, told_next)
+
+    def _ended(self, running: Running) -> None:
+        """Tell whoever waits; let a saga that is over go from memory."""
+        saga = running.saga
+        watchers, running.watchers = running.watchers, None
+        for watcher in watchers or ():
+            watcher(saga)
+        if self.ended is not None:
+            self.ended(saga)
+        if saga.is_terminal:
+            self.finished_count += 1
+        if not running.held and not running.mailbox and not saga.in_flight:
+            self.sagas.pop(saga.saga_id, None)
+
+    # -- commit --------------------------------------------------------------
+
+    def _write(
+        self,
+        running: Running,
+        done: Callable[[], None] | None,
+        refused: Callable[[StorageFullError], None] | None = None,
+    ) -> None:
+        """Turn the held events into a record and queue it."""
+        assert running.held
+        assert self.committer is not None
+        saga = running.saga
+        now_ms = self.clock.now_ms()
+        record, chain = encode_record(
+            saga.saga_id, running.seq, self.epoch, now_ms, running.chain, running.held
+        )
+        reason = saga.reason
+        step = "" if reason is None or reason.step is None else reason.step
+        entry = Entry(
+            saga.saga_id,
+            running.seq,
+            record,
+            chain,
+            saga.phase,
+            now_ms,
+            "" if reason is None else reason.code,
+            saga.definition.steps[step].name if isinstance(step, int) else "",
+            saga.due_at_ms(),
+            running.birth,
+        )
+        dropped = None
+        if running.birth is not None:
+            dropped = self._dropper(running, refused)
+            running.birth = None
+        running.seq += 1
+        running.chain = chain
+        running.held = []
+        self.committer.append(entry, done, dropped)
+
+    def _dropper(
+        self, running: Running, refused: Callable[[StorageFullError], None] | None
+    ) -> Callable[[StorageFullError], None]:
+        def drop(full: StorageFullError) -> None:
+            """The birth is void: the saga never was."""
+            del self.sagas[running.saga.saga_id]
+            running.mailbox = None
+            running.held = []
+            self.log.warning("saga_not_accepted", saga_id=running.saga.saga_id, code=full.code)
+            if refused is not None:
+                refused(full)
+
+        return drop
+
+    def _write_later(self, running: Running) -> None:
+        self._lazy.append(running)
+        if self._lazy_timer is None:
+            self._lazy_timer = asyncio.get_running_loop().call_later(
+                self.settings.lazy_flush_ms / 1_000, self._flush_lazy
+            )
+
+    def _flush_lazy(self) -> None:
+        """Write what no barrier has written meanwhile."""
+        self._lazy_timer = None
+        lazy, self._lazy = self._lazy, []
+        if self._stopped:
+            return
+        for running in lazy:
+            if running.held and not running.barrier:
+                self._write(running, lambda running=running: self._let_go(running))  # type: ignore[misc]
+
+    def _let_go(self, running: Running) -> None:
+        saga = running.saga
+        over = saga.is_terminal or saga.is_parked
+        if over and not (running.held or running.barrier or running.mailbox or saga.in_flight):
+            self.sagas.pop(saga.saga_id, None)
+
+    # -- act -----------------------------------------------------------------
+
+    def _act(self, running: Running, commands: tuple[Command, ...]) -> None:
+        for command in commands:
+            if isinstance(command, CallStep):
+                self._call(running, command)
+            else:
+                assert isinstance(command, AskLedgers)
+                self._ask_ledgers(running)
+
+    def _call(self, running: Running, command: CallStep) -> None:
+        i = command.step
+        step = running.saga.definition.steps[i]
+        verb = COMPENSATION if command.undo else ACTION
+        operation = step.compensation if command.undo else step.action
+        assert operation is not None
+        call = self._make_call(running.saga, i, verb, operation, command.attempt)
+        if call is None:
+            return
+
+        def answered(reply: StepReply) -> None:
+            self._answered(running, i, command.undo, reply)
+
+        self.dispatcher(step.participant).send(call, answered)
+
+    def _make_call(
+        self, saga: Saga, i: int, verb: int, operation: str, attempt: int
+    ) -> StepCall | None:
+        """Return a call stamped with a fresh proof of ownership; None if it was lost."""
+        if not self.owns_scope():
+            return None
+        step = saga.definition.steps[i]
+        expires_at_ms = None
+        if verb == ACTION:
+            expires_at_ms = self._epoch_checked_at_ms + max(
+                self.settings.action_life_ms, step.timeout_ms
+            )
+        return StepCall(
+            self.next_call_id(),
+            verb,
+            self.journal.identity.uuid,
+            saga.saga_id,
+            step.name,
+            operation,
+            {} if verb == QUESTION else saga.request_of(i),
+            self.scope,
+            self.epoch,
+            attempt,
+            expires_at_ms,
+            step.timeout_ms,
+        )
+
+    def next_call_id(self) -> int:
+        """Return a number that no other call of this host has."""
+        self._call_count += 1
+        return self._call_count
+
+    def owns_scope(self) -> bool:
+        """Return whether this host still owns its scope, by a check of bounded age."""
+        assert self.committer is not None
+        now_ms = self.clock.now_ms()
+        checked_at_ms = max(self._epoch_checked_at_ms, self.committer.checked_at_ms)
+        if not 0 <= now_ms - checked_at_ms <= self.settings.epoch_check_ms:
+            current = self.journal.epoch(self.scope)
+            if current != self.epoch:
+                self.stop_at_once(StaleEpochError(self.scope, self.epoch, current))
+                return False
+            checked_at_ms = now_ms
+        self._epoch_checked_at_ms = checked_at_ms
+        return True
+
+    def dispatcher(self, participant: str) -> Dispatcher:
+        """Return the way to a participant, made when first needed."""
+        found = self.dispatchers.get(participant)
+        if found is None:
+            found = self.dispatchers[participant] = Dispatcher(
+                participant=participant,
+                sender=f"{self.scope}@{self.epoch}",
+                exchange=self._connect(participant),
+                clock=self.clock,
+                settings=self.settings,
+            )
+        return found
+
+    def _answered(self, running: Running, step: int, undo: bool, reply: StepReply) -> None:
+        if reply.code == Code.FENCED:
+            # The participant has heard a newer owner of our scope.
+            self.stop_at_once(StaleEpochError(self.scope, self.epoch, self.epoch + 1))
+            return
+        given = StepAnswered(
+            step,
+            undo,
+            reply.attempt,
+            reply.outcome,
+            reply.stored,
+            reply.result,
+            reply.code,
+            reply.message,
+            reply.retry_after_ms,
+            self._chance.random(),
+        )
+        self.give(running, given)
+        self._let_go(running)
+
+    def _wake(self, saga_id: SagaId) -> None:
+        running = self.sagas.get(saga_id)
+        if running is not None:
+            self.give(running, TimeReached())
+
+    # -- recovery ------------------------------------------------------------
+
+    def activate(self, head: Head, *, taken_over: bool = True) -> Running | None:
+        """Take a saga up from the journal; None if it cannot be read, and is parked for that."""
+        assert head.saga_id not in self.sagas
+        loaded = load(self.journal, self.definitions, head, taken_over=taken_over)
+        if isinstance(loaded, Unreadable):
+            self._park_unreadable(head, loaded)
+            return None
+        running = Running(loaded, head.seq + 1, head.chain)
+        self.sagas[head.saga_id] = running
+        return running
+
+    def begin(self, running: Running) -> None:
+        """Send the first calls of a saga that another process has accepted for this one."""
+        saga = running.saga
+        commands: list[Command] = []
+        for i, step in enumerate(saga.steps):
+            if step.status is StepStatus.CALLING:
+                saga.in_flight.add(i)
+                commands.append(CallStep(i, False, step.attempt))
+        due_at_ms = saga.due_at_ms()
+        if due_at_ms is not None:
+            self._timers.set(saga.saga_id, due_at_ms)
+        self._act(running, tuple(commands))
+
+    def restart(self, running: Running) -> None:
+        """Send a saga on that an earlier owner was driving."""
+        restored = self.journal.restored_at_ms() is not None
+        self.give(running, HostRestarted(self.epoch, restored, self.settings.recoveries_max))
+
+    def _park_unreadable(self, head: Head, why: Unreadable) -> None:
+        assert self.committer is not None
+        if head.phase not in (Phase.RUNNING, Phase.FORWARD_ONLY, Phase.COMPENSATING):
+            return
+        self.log.error("saga_unreadable", saga_id=head.saga_id, code=why.code, detail=why.detail)
+        entry = park_unreadable(head, self.epoch, self.clock.now_ms(), why)
+        self.committer.append(entry)
+
+    def _ask_ledgers(self, running: Running) -> None:
+        """Ask every participant what it holds; go on when all have a final answer."""
+        running.asked = {}
+        for i, step in enumerate(running.saga.definition.steps):
+            call = self._make_call(running.saga, i, QUESTION, step.action, 1)
+            if call is None:
+                return
+
+            def answered(reply: StepReply, i: int = i) -> None:
+                self._told_of_ledger(running, i, reply)
+
+            self.dispatcher(step.participant).send(call, answered)
+
+    def _told_of_ledger(self, running: Running, i: int, reply: StepReply) -> None:
+        assert running.asked is not None
+        result = reply.result or {}
+        status = str(result.get("status", LedgerStatus.UNKNOWN))
+        final = status not in (LedgerStatus.UNKNOWN, LedgerStatus.PENDING)
+        if reply.outcome != Outcome.SUCCEEDED or not final:
+            # Nothing may be sent on a guess: ask again until it is known.
+            step = running.saga.definition.steps[i]
+            call = self._make_call(running.saga, i, QUESTION, step.action, 1)
+            if call is not None:
+                asyncio.get_running_loop().call_later(
+                    self.settings.reconcile_ms / 1_000,
+                    self.dispatcher(step.participant).send,
+                    call,
+                    lambda again: self._told_of_ledger(running, i, again),
+                )
+            return
+        running.asked[i] = (status, result.get("result"))
+        count = len(running.saga.steps)
+        if len(running.asked) == count:
+            answers = [running.asked[j] for j in range(count)]
+            running.asked = None
+            self.give(running, LedgersAnswered([a for a, _ in answers], [r for _, r in answers]))
+            # From here on it restarts as after a crash, from the facts.
+            self.give(running, HostRestarted(self.epoch, False, self.settings.recoveries_max))
+
+    # -- waiting -------------------------------------------------------------
+
+    def watch(self, running: Running, ended: Ended) -> None:
+        """Call `ended` when the saga ends or is parked, once that is durable."""
+        if running.watchers is None:
+            running.watchers = []
+        running.watchers.append(ended)

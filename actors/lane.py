@@ -1,0 +1,214 @@
+"""Messages between actors, in batches, with replies pushed back as they come.
+
+A sender keeps at most a few exchanges open with a responder. What queued while
+they were under way goes in the next one, so there is no timer and no added
+latency when idle. A responder answers an exchange as soon as it has anything to
+say to that sender, whatever exchange the question came with; so one slow call
+delays nobody, and most of the time one Ray call carries many messages each way.
+A newer exchange of the same sender releases the older one.
+
+Guarantees nothing about delivery: a lost exchange loses the replies in it.
+Whoever asks must ask again, with the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from raysaga.actors.clock import Clock
+from raysaga.actors.settings import EngineSettings
+from raysaga.storage.codec import pack_value, unpack_value
+
+Message = Sequence[Any]
+"""Plain data; what it means is between the two ends."""
+
+
+class Landing:
+    """The responder's end: hands batches over and keeps replies for each sender."""
+
+    def __init__(
+        self,
+        receive: Callable[[str, list[list[Any]]], None],
+        settings: EngineSettings,
+    ) -> None:
+        self._receive = receive
+        self._settings = settings
+        self._outboxes: dict[str, deque[Message]] = {}
+        self._open: dict[str, asyncio.Future[None]] = {}
+        self._last_seen_at: dict[str, float] = {}
+
+    async def exchange(self, batch: bytes) -> bytes:
+        """Take a batch, and return what there is to say to its sender.
+
+        Raises:
+            ValidationError: If the batch cannot be read; nothing was handed over.
+        """
+        sender, messages = unpack_value(batch)
+        loop = asyncio.get_running_loop()
+        self._forget_the_silent(loop.time())
+        self._last_seen_at[sender] = loop.time()
+        outbox = self._outboxes.setdefault(sender, deque())
+        older = self._open.pop(sender, None)
+        if older is not None and not older.done():
+            older.set_result(None)
+        if messages:
+            self._receive(sender, messages)
+        if not outbox:
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._open[sender] = waiter
+            timer = loop.call_later(self._settings.exchange_hold_ms / 1_000, _release, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                if self._open.get(sender) is waiter:
+                    del self._open[sender]
+        count = min(len(outbox), 8 * self._settings.batch_items_max)
+        return pack_value([outbox.popleft() for _ in range(count)])
+
+    def push(self, sender: str, message: Message) -> None:
+        """Keep `message` for `sender`, and answer its open exchange at the end of this turn."""
+        outbox = self._outboxes.get(sender)
+        if outbox is None:
+            outbox = self._outboxes[sender] = deque()
+            self._last_seen_at[sender] = asyncio.get_running_loop().time()
+        if len(outbox) >= self._settings.outbox_messages_max:
+            # A sender that does not fetch must ask again; memory is bounded.
+            outbox.popleft()
+        outbox.append(message)
+        waiter = self._open.get(sender)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _forget_the_silent(self, now: float) -> None:
+        """Drop what is kept for senders that have not fetched for ten holds."""
+        limit = now - 10 * self._settings.exchange_hold_ms / 1_000
+        silent = [
+            sender
+            for sender, seen_at in self._last_seen_at.items()
+            if seen_at < limit and sender not in self._open
+        ]
+        for sender in silent:
+            del self._last_seen_at[sender]
+            self._outboxes.pop(sender, None)
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Lane:
+    """The sender's end: gathers messages, keeps exchanges open, hands replies over."""
+
+    def __init__(
+        self,
+        *,
+        sender: str,
+        exchange: Callable[[bytes], Awaitable[bytes]],
+        receive: Callable[[list[list[Any]]], None],
+        failed: Callable[[BaseException], None],
+        expects: Callable[[], bool],
+        clock: Clock,
+        settings: EngineSettings,
+    ) -> None:
+        """Make a lane; it is idle until something is put.
+
+        Args:
+            sender: Name of this end, unique among the responder's senders.
+            exchange: Carries one batch to the responder and its answer back.
+            receive: Called with each batch of replies.
+            failed: Called when an exchange was lost; its replies will not come.
+            expects: Whether replies are still awaited, so that an exchange must stay open.
+            clock: Time.
+            settings: Bounds.
+        """
+        self._sender = sender
+        self._exchange = exchange
+        self._receive = receive
+        self._failed = failed
+        self._expects = expects
+        self._clock = clock
+        self._settings = settings
+        self._queue: deque[Message] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open_count = 0
+        self._pump_is_due = False
+        self._blocked = False
+        self._closed = False
+        self._failures = 0
+        self.exchange_count = 0
+
+    def put(self, message: Message) -> None:
+        """Queue `message`; it leaves after this turn of the loop, or with the next batch."""
+        self._queue.append(message)
+        self._pump_soon()
+
+    @property
+    def queued_count(self) -> int:
+        """Messages that have not left."""
+        return len(self._queue)
+
+    def take_queued(self) -> list[Message]:
+        """Return and forget the messages that have not left."""
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
+
+    async def close(self) -> None:
+        """Abandon open exchanges and send nothing more."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _pump_soon(self) -> None:
+        if not self._pump_is_due and not self._closed:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        if self._closed or self._blocked:
+            return
+        while self._queue and self._open_count < self._settings.exchanges_open_max:
+            count = min(len(self._queue), self._settings.batch_items_max)
+            self._start([self._queue.popleft() for _ in range(count)])
+        if not self._open_count and self._expects():
+            self._start([])
+
+    def _start(self, messages: list[Message]) -> None:
+        self._open_count += 1
+        task = asyncio.get_running_loop().create_task(self._run(messages))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, messages: list[Message]) -> None:
+        limit_s = (self._settings.exchange_hold_ms + self._settings.exchange_grace_ms) / 1_000
+        self.exchange_count += 1
+        try:
+            batch = pack_value([self._sender, messages])
+            answer = await asyncio.wait_for(self._exchange(batch), limit_s)
+            replies = unpack_value(answer)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever broke, the exchange is lost
+            await self._lost(error)
+        else:
+            self._failures = 0
+            if replies:
+                self._receive(replies)
+        finally:
+            self._open_count -= 1
+            self._pump_soon()
+
+    async def _lost(self, error: BaseException) -> None:
+        """Tell the owner, and wait a little before the next exchange."""
+        self._failures += 1
+        self._failed(error)
+        self._blocked = True
+        await self._clock.sleep_ms(min(20 * 2 ** min(self._failures, 6), 500))
+        self._blocked = False

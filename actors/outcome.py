@@ -1,0 +1,66 @@
+"""What a caller is told about a saga: how it ended, and where each step stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raysaga.statemachines.saga import Saga
+from raysaga.statemachines.tables import StepStatus
+
+
+def outcome_of(saga: Saga) -> dict[str, Any]:
+    """Return the end of a saga, or why it is parked, as plain values.
+
+    `{"saga_id", "phase", "code", "message", "step", "results", "remaining"}`: code,
+    message and step tell why it was undone or parked and are empty when it completed;
+    results maps steps to what they gave; remaining lists steps whose effect stands, or
+    may stand, although the saga did not complete, and steps that it completed without.
+    """
+    steps = saga.definition.steps
+    reason = saga.reason
+    completed = saga.phase.value == "completed"
+    if completed:
+        left = [i for i, s in enumerate(saga.steps) if s.status is StepStatus.SKIPPED]
+    elif saga.is_parked:
+        left = list(saga.net_effect())
+    else:
+        left = [i for i, s in enumerate(saga.steps) if s.status is StepStatus.UNDO_SKIPPED]
+    return {
+        "saga_id": saga.saga_id,
+        "phase": saga.phase.value,
+        "code": "" if reason is None or completed else reason.code,
+        "message": "" if reason is None or completed else reason.message,
+        "step": ""
+        if reason is None or completed or reason.step is None
+        else steps[reason.step].name,
+        "results": {
+            steps[i].name: step.result
+            for i, step in enumerate(saga.steps)
+            if step.result is not None
+        },
+        "remaining": [steps[i].name for i in left],
+    }
+
+
+def status_of(saga: Saga) -> dict[str, Any]:
+    """Return where a saga stands: the outcome so far, its times, and each step's status."""
+    return {
+        **outcome_of(saga),
+        "definition": saga.definition.name,
+        "definition_hash": saga.definition.content_hash,
+        "accepted_at_ms": saga.accepted_at_ms,
+        "deadline_at_ms": saga.deadline_at_ms,
+        "due_at_ms": saga.due_at_ms(),
+        "recoveries": saga.recoveries,
+        "steps": [
+            {
+                "name": step.name,
+                "kind": step.kind.value,
+                "participant": step.participant,
+                "status": progress.status.value,
+                "attempts": progress.attempt,
+                "undo_attempts": progress.undo_attempt,
+            }
+            for step, progress in zip(saga.definition.steps, saga.steps, strict=True)
+        ],
+    }

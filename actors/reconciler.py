@@ -1,0 +1,237 @@
+"""Finds what nobody drives, again and again: recovery as a loop, not as a start-up event.
+
+A sweep takes up every saga of the host's scope that is neither in memory, nor
+parked, nor over; asks for an actor for each dedicated saga that needs one; tells
+participants to forget sagas that are over; and prunes what has been kept long
+enough. Every part is safe to repeat, and to stop in the middle.
+
+A saga that was under way in two crashes without progress is a suspect: suspects
+go on one after the other, so that only the one that kills the host is counted
+again, and not the bystanders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from raysaga.actors.clock import Clock
+from raysaga.actors.committer import RunBlocking
+from raysaga.actors.host import Running, SagaHost
+from raysaga.statemachines.calls import RELEASE, Outcome, StepCall, StepReply
+from raysaga.statemachines.ids import SagaId
+from raysaga.statemachines.tables import PARKED
+from raysaga.storage.journal import Head
+
+SWEEP_SHARE = 20
+"""A sweep is followed by a pause of at least this many times its own length."""
+
+HEADS_A_TURN = 500
+"""Index rows looked at before others get the event loop."""
+
+PRUNE_EVERY_SWEEPS = 30
+"""Sweeps between two prunings."""
+
+RELEASE_TIMEOUT_MS = 10_000
+"""How long a participant may take to confirm that it forgets."""
+
+
+class Launcher(Protocol):
+    """Starts actors for dedicated sagas, and passes orders on to them."""
+
+    def ensure(self, saga_id: SagaId) -> None:
+        """See to it that the saga's own actor runs, now or when there is room."""
+
+    def tell(self, saga_id: SagaId, operation: str, body: Any) -> Awaitable[Any]:
+        """Pass an order on to the saga's own actor, started if need be; return its answer."""
+
+
+class Reconciler:
+    """The standing loop of one host."""
+
+    def __init__(
+        self,
+        host: SagaHost,
+        *,
+        clock: Clock,
+        run_blocking: RunBlocking,
+        launcher: Launcher | None,
+        watch: Callable[[Running], None],
+    ) -> None:
+        self._host = host
+        self._clock = clock
+        self._run_blocking = run_blocking
+        self._launcher = launcher
+        self._watch = watch
+        self._suspects: list[SagaId] = []
+        self._releasing = 0
+        self._released: list[SagaId] = []
+        self._in_release: set[SagaId] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.recovered_count = 0
+
+    async def start(self) -> None:
+        """Take up everything that an earlier owner left; then keep looking."""
+        await self.sweep()
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._for_ever()))
+        if self._suspects:
+            self._tasks.append(loop.create_task(self._try_suspects()))
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _for_ever(self) -> None:
+        settings = self._host.settings
+        count = 0
+        try:
+            while True:
+                began_at = self._clock.monotonic_ms()
+                await self.sweep()
+                self._release_some()
+                await self._note_released()
+                count += 1
+                if count % PRUNE_EVERY_SWEEPS == 0:
+                    await self._prune()
+                took_ms = self._clock.monotonic_ms() - began_at
+                busy = self._releasing or self._in_release
+                pause_ms = settings.reconcile_ms / 10 if busy else settings.reconcile_ms
+                await self._clock.sleep_ms(max(pause_ms, SWEEP_SHARE * took_ms))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - nothing may die here unnoticed
+            self._host.stop_at_once(error)
+
+    async def sweep(self) -> None:
+        """Take up what nobody drives."""
+        host = self._host
+        if self._nothing_is_lost():
+            return
+        looked_at = 0
+        for head in host.journal.active():
+            looked_at += 1
+            if looked_at % HEADS_A_TURN == 0:
+                await self._clock.sleep_ms(0)
+            if head.phase in PARKED or head.saga_id in host.sagas:
+                continue
+            self._take_up(head.saga_id)
+
+    def _nothing_is_lost(self) -> bool:
+        """Return whether there are no more sagas on disk than in memory, which is cheap to tell."""
+        host = self._host
+        on_disk = sum(
+            count
+            for phase, count in host.journal.counts().items()
+            if phase not in PARKED and phase.value not in ("completed", "compensated")
+        )
+        return on_disk == 0
+
+    def _take_up(self, saga_id: SagaId) -> None:
+        host = self._host
+        # Read again: it may have ended since the sweep began.
+        head = host.journal.head(saga_id)
+        if head is None or head.phase in PARKED or head.phase.value in ("completed", "compensated"):
+            return
+        if head.scope != host.scope:
+            if self._launcher is not None:
+                self._launcher.ensure(saga_id)
+            return
+        if saga_id in self._suspects:
+            return
+        running = host.activate(head)
+        if running is None:
+            return
+        self.recovered_count += 1
+        self._watch(running)
+        if running.saga.recoveries >= 1:
+            self._suspects.append(saga_id)
+        else:
+            host.restart(running)
+
+    async def _try_suspects(self) -> None:
+        """Send suspects on, each alone until it makes progress or its time is up."""
+        host = self._host
+        host.log.warning("suspects_found", count=len(self._suspects))
+        while self._suspects:
+            saga_id = self._suspects.pop(0)
+            running = host.sagas.get(saga_id)
+            if running is None:
+                continue
+            host.restart(running)
+            until_ms = self._clock.monotonic_ms() + host.settings.suspect_wait_ms
+            while running.saga.recoveries > 0 and not (
+                running.saga.is_parked or running.saga.is_terminal
+            ):
+                if self._clock.monotonic_ms() >= until_ms:
+                    break
+                await self._clock.sleep_ms(5)
+
+    # -- forgetting ----------------------------------------------------------
+
+    def _release_some(self) -> None:
+        """Tell participants about sagas that are over; they keep rows until they are told."""
+        host = self._host
+        room = host.settings.release_items_max - len(self._in_release)
+        if room <= 0 or host.journal.restored_at_ms() is not None:
+            return
+        for head in host.journal.unreleased(host.settings.release_items_max):
+            if head.saga_id in self._in_release:
+                continue
+            self._release(head)
+
+    def _release(self, head: Head) -> None:
+        host = self._host
+        definition = host.definitions.get(head.definition_hash)
+        if definition is None:
+            self._released.append(head.saga_id)
+            return
+        self._in_release.add(head.saga_id)
+        left = [len(definition.steps)]
+        request = {"outcome": head.phase.value}
+        for step in definition.steps:
+            self._releasing += 1
+            call = StepCall(
+                host.next_call_id(),
+                RELEASE,
+                host.journal.identity.uuid,
+                head.saga_id,
+                step.name,
+                step.action,
+                request,
+                host.scope,
+                host.epoch,
+                1,
+                None,
+                RELEASE_TIMEOUT_MS,
+            )
+
+            def answered(reply: StepReply) -> None:
+                self._releasing -= 1
+                left[0] -= 1 if reply.outcome == Outcome.SUCCEEDED else 1_000_000
+                if left[0] == 0:
+                    self._released.append(head.saga_id)
+                elif left[0] < 0:
+                    # One did not confirm: the saga is found again by a later sweep.
+                    self._in_release.discard(head.saga_id)
+
+            host.dispatcher(step.participant).send(call, answered)
+
+    async def _note_released(self) -> None:
+        if not self._released:
+            return
+        done, self._released = self._released, []
+        await self._run_blocking(lambda: self._host.journal.mark_released(done))
+        self._in_release.difference_update(done)
+
+    async def _prune(self) -> None:
+        settings = self._host.settings
+        now_ms = self._clock.now_ms()
+        journal = self._host.journal
+        await self._run_blocking(lambda: journal.prune(now_ms - settings.retention_ms, 1_000))
+        await self._run_blocking(
+            lambda: journal.prune_keys(now_ms - settings.key_retention_ms, 1_000)
+        )

@@ -1,0 +1,58 @@
+"""What every process of the engine does first, and how it ends when it must.
+
+A process that was fenced out, or does not know whether a commit reached the
+disk, stops without answering anybody: what it held in memory never happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+EXIT_FATAL = 70
+"""Exit status of a process that had to stop; EX_SOFTWARE of sysexits.h."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""A thread that commits hands the interpreter over at every put; with the default of 5 ms
+a commit beside a busy loop takes 10 to 30 ms, with this 2 to 4 (measured)."""
+
+
+def prepare_process() -> None:
+    """Tune the interpreter for one busy loop and one committing thread."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()
+    # Sagas come and go without cycles; full collections would only stall them.
+    gc.set_threshold(50_000, 50, 100)
+
+
+def exit_fatally(error: BaseException) -> NoReturn:
+    """Write why to standard error, and end the process at once."""
+    sys.stderr.write(f"raysaga: process {os.getpid()} stops: {type(error).__name__}: {error}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_FATAL)
+
+
+def owner_name() -> str:
+    """Return who this process is, for people: host name and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class CommitThread:
+    """One thread that runs blocking calls in order; LMDB binds a write to its thread."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    def __call__(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Run `call` in the thread."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._executor.shutdown(wait=False)

@@ -1,0 +1,85 @@
+"""The Ray actor that is one participant."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from raysaga.actors.clock import SystemClock
+from raysaga.actors.lane import Landing
+from raysaga.actors.log import configure_log
+from raysaga.actors.participant_server import ParticipantServer
+from raysaga.actors.shells.ownership import take_ownership
+from raysaga.actors.shells.plan import EnginePlan
+from raysaga.actors.shells.process import exit_fatally, prepare_process
+from raysaga.statemachines.calls import StepCall
+from raysaga.storage.data_folder import DataFolder
+
+
+class ServiceShell:
+    """A `ParticipantServer` behind one method that carries batches."""
+
+    def __init__(self, plan: Mapping[str, Any], name: str) -> None:
+        self._plan = EnginePlan.model_validate(plan)
+        self._name = name
+        self._landing: Landing | None = None
+        self._ready = asyncio.get_running_loop().create_task(self._start())
+        self._ready.add_done_callback(_stop_if_failed)
+
+    async def _start(self) -> None:
+        plan = self._plan
+        prepare_process()
+        folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
+        configure_log(
+            folder.log_path / f"{self._name}.jsonl",
+            plan.settings.log_level,
+            participant=self._name,
+            pid=os.getpid(),
+        )
+        path = folder.service_path(self._name)
+        await take_ownership(path)
+        module, _, function = plan.participants[self._name].partition(":")
+        make = getattr(importlib.import_module(module), function)
+        settings = dict(plan.services) | {"folder": plan.folder}
+        self._server: ParticipantServer = make(
+            self._name, path, settings, SystemClock(), exit_fatally
+        )
+        await self._server.start()
+        self._landing = Landing(self._received, plan.settings)
+
+    def _received(self, sender: str, messages: list[list[Any]]) -> None:
+        landing = self._landing
+        assert landing is not None
+        calls = [StepCall._make(fields) for fields in messages]
+        self._server.deliver(calls, lambda reply: landing.push(sender, reply))
+
+    async def exchange(self, batch: bytes) -> bytes:
+        """Take a batch of calls, and return the replies there are for its sender."""
+        if self._landing is None:
+            await asyncio.shield(self._ready)
+            assert self._landing is not None
+        return await self._landing.exchange(batch)
+
+    async def ping(self) -> dict[str, Any]:
+        """Return who this is, once it is ready to serve."""
+        await asyncio.shield(self._ready)
+        return {"pid": os.getpid(), "name": self._name}
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the server's counts."""
+        await asyncio.shield(self._ready)
+        return dict(self._server.stats()) | {"pid": os.getpid()}
+
+    async def stop(self) -> None:
+        """Finish the batch under way and let go of the ledger."""
+        await asyncio.shield(self._ready)
+        await self._server.stop()
+
+
+def _stop_if_failed(ready: asyncio.Task[None]) -> None:
+    error = None if ready.cancelled() else ready.exception()
+    if error is not None:
+        exit_fatally(error)

@@ -1,0 +1,160 @@
+"""The Ray actor that keeps an engine's other actors alive.
+
+It holds the data folder's lock, makes the actors, and pings them. One that died
+for good is made anew; one that does not answer is killed by process id, since
+Ray does not notice a process that merely stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import ActorDiedError, RayError
+
+from raysaga.actors.log import configure_log
+from raysaga.actors.shells.ownership import kill_and_wait
+from raysaga.actors.shells.plan import EnginePlan
+from raysaga.actors.shells.service import ServiceShell
+from raysaga.actors.shells.shard import ShardShell
+from raysaga.actors.shells.wires import participant_actor, shard_actor
+from raysaga.statemachines.errors import SagaError
+from raysaga.storage.data_folder import DataFolder
+from raysaga.storage.errors import DataFolderError
+
+PING_EVERY_S = 0.5
+PING_TIMEOUT_S = 5.0
+"""A call that takes so long is not slow: the loop of the other end stands still."""
+
+PINGS_MISSED_MAX = 2
+"""Pings without an answer after which an actor's process is killed."""
+
+LOCK_WAIT_S = 15.0
+"""How long to wait for an earlier engine on the same folder to be gone."""
+
+
+class SupervisorShell:
+    """Makes and watches the shards and participants of one engine."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self._plan = EnginePlan.model_validate(plan)
+        self._actors: dict[str, Any] = {}
+        self._pids: dict[str, int] = {}
+        self._missed: dict[str, int] = {}
+        self._watching: list[asyncio.Task[None]] = []
+        self._lock: Any = None
+        self._ready = asyncio.get_running_loop().create_task(self._start())
+        # Who asks whether it is ready hears the error; nobody else has to.
+        self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _start(self) -> None:
+        plan = self._plan
+        folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=True)
+        configure_log(
+            folder.log_path / "supervisor.jsonl", plan.settings.log_level, pid=os.getpid()
+        )
+        self._log = structlog.get_logger()
+        self._lock = await self._locked(folder)
+        for name in self._names():
+            self._actors[name] = self._make(name)
+        await asyncio.gather(*(self._first_ping(name) for name in self._names()))
+        loop = asyncio.get_running_loop()
+        self._watching = [loop.create_task(self._watch(name)) for name in self._names()]
+        self._log.info("engine_ready", pids=dict(self._pids))
+
+    async def _locked(self, folder: DataFolder) -> Any:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LOCK_WAIT_S
+        while True:
+            try:
+                return folder.lock_for_engine()
+            except DataFolderError:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(0.1)
+
+    def _names(self) -> list[str]:
+        plan = self._plan
+        shards = [shard_actor(plan.engine, i) for i in range(plan.shard_count)]
+        return [participant_actor(plan.engine, name) for name in plan.participants] + shards
+
+    def _make(self, name: str) -> Any:
+        plan = self._plan
+        data = plan.model_dump(mode="json")
+        kind, _, which = name.removeprefix(f"{plan.engine}/").partition("/")
+        shell: Any = ShardShell if kind == "shard" else ServiceShell
+        return (
+            ray.remote(shell)
+            .options(
+                name=name,
+                namespace=plan.namespace,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=-1,
+                max_task_retries=0,
+            )
+            .remote(data, int(which) if kind == "shard" else which)
+        )
+
+    async def _first_ping(self, name: str) -> None:
+        pong = await self._actors[name].ping.remote()
+        self._pids[name] = pong["pid"]
+
+    async def _watch(self, name: str) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            try:
+                await self._look_after(name)
+            except (RayError, SagaError, ValueError, TimeoutError) as error:
+                self._log.warning("look_failed", actor=name, kind=type(error).__name__)
+
+    async def _look_after(self, name: str) -> None:
+        """Ping one actor; replace it if it is gone, kill its process if it stands still."""
+        try:
+            pong = await asyncio.wait_for(_result(self._actors[name].ping.remote()), PING_TIMEOUT_S)
+        except ActorDiedError:
+            self._log.warning("actor_gone", actor=name)
+            self._actors[name] = self._make(name)
+            return
+        except TimeoutError:
+            self._missed[name] = self._missed.get(name, 0) + 1
+            if self._missed[name] >= PINGS_MISSED_MAX and name in self._pids:
+                self._log.warning("actor_hangs", actor=name, pid=self._pids[name])
+                self._missed[name] = 0
+                await kill_and_wait(self._pids.pop(name))
+            return
+        self._missed[name] = 0
+        if self._pids.get(name) != pong["pid"]:
+            self._log.warning("actor_restarted", actor=name, pid=pong["pid"])
+            self._pids[name] = pong["pid"]
+
+    async def ready(self) -> dict[str, int]:
+        """Return the process ids by actor's name, once all of them serve.
+
+        Raises:
+            DataFolderError: If the folder cannot be used, or another engine has it.
+        """
+        await asyncio.shield(self._ready)
+        return dict(self._pids)
+
+    async def stop(self) -> None:
+        """Stop the actors: shards first, so that no call is lost on the way."""
+        await asyncio.shield(self._ready)
+        for task in self._watching:
+            task.cancel()
+        for name in reversed(self._names()):
+            try:
+                await self._actors[name].stop.remote()
+            except RayError as error:
+                self._log.warning("stop_failed", actor=name, kind=type(error).__name__)
+            ray.kill(self._actors[name])
+        self._lock.close()
+
+
+async def _result(ref: Any) -> Any:
+    return await ref
