@@ -29,7 +29,7 @@ from raysaga.actors.errors import (
 from raysaga.actors.lane import Lane
 from raysaga.actors.placement import shard_of
 from raysaga.actors.settings import EngineSettings
-from raysaga.actors.shells.cluster import Engine, open_engine
+from raysaga.actors.shells.cluster import Engine, EnginePlan, open_engine
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
 from raysaga.statemachines.ids import SagaId, is_key, saga_id_of

@@ -1,0 +1,79 @@
+"""How an outcome that is not a success is raised, for callers who prefer exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from raysaga.statemachines.errors import SagaError
+
+
+class NotCompletedError(SagaError):
+    """The saga did not complete.
+
+    Attributes:
+        saga_id: The saga.
+        reason_code: Why; a participant's code, or the engine's.
+        message: The same for people.
+        step: The step that it is about; empty if none.
+    """
+
+    code = "NOT_COMPLETED"
+
+    def __init__(self, saga_id: str, reason_code: str, message: str, step: str) -> None:
+        super().__init__(saga_id, reason_code, message, step)
+        self.saga_id = saga_id
+        self.reason_code = reason_code
+        self.message = message
+        self.step = step
+
+    def __str__(self) -> str:
+        at = f" at {self.step}" if self.step else ""
+        return f"{self.saga_id}: {self.reason_code}{at}: {self.message}"
+
+
+class RolledBackError(NotCompletedError):
+    """The saga was undone. Its key is used up: a new try needs a new key."""
+
+    code = "ROLLED_BACK"
+
+
+class InsufficientStockError(RolledBackError):
+    """There was not enough stock; nothing was charged."""
+
+    code = "INSUFFICIENT_STOCK"
+
+
+class PaymentDeclinedError(RolledBackError):
+    """The payment was declined; the stock was released."""
+
+    code = "PAYMENT_DECLINED"
+
+
+class ServiceUnavailableError(RolledBackError):
+    """A participant could not be reached for as long as its step may wait."""
+
+    code = "STEP_UNAVAILABLE"
+    retryable = True
+
+
+class CancelledError(RolledBackError):
+    """A caller cancelled the saga."""
+
+    code = "CANCELLED"
+
+
+class ParkedError(NotCompletedError):
+    """The saga waits for an operator; it is neither done nor undone yet."""
+
+    code = "PARKED"
+
+
+ROLLED_BACK: Mapping[str, type[RolledBackError]] = {
+    "INSUFFICIENT_STOCK": InsufficientStockError,
+    "PAYMENT_DECLINED": PaymentDeclinedError,
+    "SERVICE_UNAVAILABLE": ServiceUnavailableError,
+    "TIMEOUT": ServiceUnavailableError,
+    "OVERLOADED": ServiceUnavailableError,
+    "CANCELLED": CancelledError,
+}
+"""Reason of a rollback to the error that tells it; all others are `RolledBackError`."""
