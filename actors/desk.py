@@ -40,6 +40,7 @@ from raysaga.statemachines.inputs import (
 )
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
+from raysaga.storage.codec import pack_value
 from raysaga.storage.errors import StorageFullError
 from raysaga.storage.journal import Head, HeadFilter
 
@@ -150,6 +151,8 @@ class Desk:
                 self._watch(caller, saga_id)
             return
         self._admit()
+        # Deeper or larger than a record can hold is refused before the saga exists.
+        pack_value(saga_input)
         definition = self._host.definitions.get(definition_hash)
         if definition is None:
             raise DefinitionError(saga_id, None, "this journal does not know it yet")

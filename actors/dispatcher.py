@@ -168,7 +168,7 @@ class Dispatcher:
         """Give up on every call in flight: nobody knows which replies were lost."""
         lost = list(self._in_flight.values())
         self._in_flight.clear()
-        self._lane.take_queued()
+        self._lane.drop_queued()
         now_ms = self._clock.monotonic_ms()
         what = f"{self.participant} cannot be reached ({type(error).__name__})"
         for call, answered in lost:

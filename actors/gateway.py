@@ -29,11 +29,14 @@ from raysaga.actors.errors import (
 from raysaga.actors.lane import Lane
 from raysaga.actors.placement import shard_of
 from raysaga.actors.settings import EngineSettings
-from raysaga.actors.shells.cluster import Engine, EnginePlan, open_engine
+from raysaga.actors.shells.cluster import Engine, open_engine
+from raysaga.actors.shells.plan import EnginePlan
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
 from raysaga.statemachines.ids import SagaId, is_key, saga_id_of
 from raysaga.storage.errors import RecordCorruptError, StorageFullError
+
+__all__ = ["Engine", "EnginePlan", "EngineSettings", "Gateway", "Submission", "fingerprint_of"]
 
 RESENT = frozenset({"submit", "watch", "status", "history", "list", "define", "stats"})
 """Operations that may be asked twice."""
@@ -124,7 +127,7 @@ class _ShardLane:
 
     def _failed(self, error: BaseException) -> None:
         """Ask again what may be asked again; the answers may have been in the lost exchange."""
-        self._lane.take_queued()
+        self._lane.drop_queued()
         for request_id, pending in list(self._pending.items()):
             if pending.operation in RESENT:
                 if pending.reply.done() and pending.operation == "submit":

@@ -20,7 +20,7 @@ from typing import Any
 
 from raysaga.actors.clock import Clock
 from raysaga.actors.settings import EngineSettings
-from raysaga.storage.codec import pack_value, unpack_value
+from raysaga.actors.wire import BATCH_BYTES_MAX, pack_message, unpack_messages
 
 Message = Sequence[Any]
 """Plain data; what it means is between the two ends."""
@@ -36,7 +36,7 @@ class Landing:
     ) -> None:
         self._receive = receive
         self._settings = settings
-        self._outboxes: dict[str, deque[Message]] = {}
+        self._outboxes: dict[str, deque[bytes]] = {}
         self._open: dict[str, asyncio.Future[None]] = {}
         self._last_seen_at: dict[str, float] = {}
 
@@ -46,7 +46,8 @@ class Landing:
         Raises:
             ValidationError: If the batch cannot be read; nothing was handed over.
         """
-        sender, messages = unpack_value(batch)
+        messages = unpack_messages(batch)
+        sender = str(messages.pop(0)) if messages else ""
         loop = asyncio.get_running_loop()
         self._forget_the_silent(loop.time())
         self._last_seen_at[sender] = loop.time()
@@ -66,11 +67,14 @@ class Landing:
                 timer.cancel()
                 if self._open.get(sender) is waiter:
                     del self._open[sender]
-        count = min(len(outbox), 8 * self._settings.batch_items_max)
-        return pack_value([outbox.popleft() for _ in range(count)])
+        return _take(outbox, 8 * self._settings.batch_items_max)
 
     def push(self, sender: str, message: Message) -> None:
-        """Keep `message` for `sender`, and answer its open exchange at the end of this turn."""
+        """Keep `message` for `sender`, and answer its open exchange after this turn.
+
+        Raises:
+            ValidationError: If the message is no plain data, or too large.
+        """
         outbox = self._outboxes.get(sender)
         if outbox is None:
             outbox = self._outboxes[sender] = deque()
@@ -78,7 +82,7 @@ class Landing:
         if len(outbox) >= self._settings.outbox_messages_max:
             # A sender that does not fetch must ask again; memory is bounded.
             outbox.popleft()
-        outbox.append(message)
+        outbox.append(pack_message(message))
         waiter = self._open.get(sender)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -94,6 +98,16 @@ class Landing:
         for sender in silent:
             del self._last_seen_at[sender]
             self._outboxes.pop(sender, None)
+
+
+def _take(queue: deque[bytes], items_max: int) -> bytes:
+    """Return the next messages of `queue` as one batch; at least one, if there is any."""
+    taken: list[bytes] = []
+    size = 0
+    while queue and len(taken) < items_max and size < BATCH_BYTES_MAX:
+        taken.append(queue.popleft())
+        size += len(taken[-1])
+    return b"".join(taken)
 
 
 def _release(waiter: asyncio.Future[None]) -> None:
@@ -126,14 +140,14 @@ class Lane:
             clock: Time.
             settings: Bounds.
         """
-        self._sender = sender
+        self._sender = pack_message(sender)
         self._exchange = exchange
         self._receive = receive
         self._failed = failed
         self._expects = expects
         self._clock = clock
         self._settings = settings
-        self._queue: deque[Message] = deque()
+        self._queue: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_count = 0
         self._pump_is_due = False
@@ -143,8 +157,12 @@ class Lane:
         self.exchange_count = 0
 
     def put(self, message: Message) -> None:
-        """Queue `message`; it leaves after this turn of the loop, or with the next batch."""
-        self._queue.append(message)
+        """Queue `message`; it leaves after this turn of the loop, or with the next batch.
+
+        Raises:
+            ValidationError: If the message is no plain data, or too large.
+        """
+        self._queue.append(pack_message(message))
         self._pump_soon()
 
     @property
@@ -152,11 +170,9 @@ class Lane:
         """Messages that have not left."""
         return len(self._queue)
 
-    def take_queued(self) -> list[Message]:
-        """Return and forget the messages that have not left."""
-        taken = list(self._queue)
+    def drop_queued(self) -> None:
+        """Forget the messages that have not left."""
         self._queue.clear()
-        return taken
 
     async def close(self) -> None:
         """Abandon open exchanges and send nothing more."""
@@ -175,24 +191,22 @@ class Lane:
         if self._closed or self._blocked:
             return
         while self._queue and self._open_count < self._settings.exchanges_open_max:
-            count = min(len(self._queue), self._settings.batch_items_max)
-            self._start([self._queue.popleft() for _ in range(count)])
+            self._start(_take(self._queue, self._settings.batch_items_max))
         if not self._open_count and self._expects():
-            self._start([])
+            self._start(b"")
 
-    def _start(self, messages: list[Message]) -> None:
+    def _start(self, messages: bytes) -> None:
         self._open_count += 1
-        task = asyncio.get_running_loop().create_task(self._run(messages))
+        task = asyncio.get_running_loop().create_task(self._run(self._sender + messages))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, messages: list[Message]) -> None:
+    async def _run(self, batch: bytes) -> None:
         limit_s = (self._settings.exchange_hold_ms + self._settings.exchange_grace_ms) / 1_000
         self.exchange_count += 1
         try:
-            batch = pack_value([self._sender, messages])
             answer = await asyncio.wait_for(self._exchange(batch), limit_s)
-            replies = unpack_value(answer)
+            replies = unpack_messages(answer)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever broke, the exchange is lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -148,7 +148,7 @@ class BlockingSagas:
         """See `Sagas.force`."""
         self.run(self.sagas.force(saga_id, by=by, note=note))
 
-    def stats(self) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+    def stats(self) -> Sequence[dict[str, Any]]:
         """See `Sagas.stats`."""
         return self.run(self.sagas.stats())
 

@@ -13,7 +13,7 @@ process or another, gives the same saga; with another body it is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -268,7 +268,7 @@ class Sagas:
         """
         await self.gateway.ask(SagaId(saga_id), "force", by=by, note=note)
 
-    async def stats(self) -> list[dict[str, Any]]:
+    async def stats(self) -> Sequence[dict[str, Any]]:
         """Return each shard's counts."""
         return await self.gateway.ask_all("stats")
 

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -123,12 +123,12 @@ async def _loop(
     return latencies
 
 
-def _grown(before: list[dict[str, Any]], after: list[dict[str, Any]], name: str) -> int:
+def _grown(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], name: str) -> int:
     return sum(int(a[name]) for a in after) - sum(int(b[name]) for b in before)
 
 
-def _exchanges(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
-    def total(shards: list[dict[str, Any]]) -> int:
+def _exchanges(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> int:
+    def total(shards: Sequence[dict[str, Any]]) -> int:
         return sum(p["exchanges"] for s in shards for p in s["participants"].values())
 
     return total(after) - total(before)
@@ -145,7 +145,7 @@ def engine_memory_mib() -> float:
     return total / (1 << 20)
 
 
-def surroundings() -> Mapping[str, Any]:
+def surroundings() -> dict[str, Any]:
     """Return the commit and the machine, for the line of results."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607

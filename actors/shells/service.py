@@ -8,10 +8,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
 from raysaga.actors.log import configure_log
-from raysaga.actors.participant_server import ParticipantServer
+from raysaga.actors.participant import Participant
+from raysaga.actors.participant_server import (
+    ParticipantLimits,
+    ParticipantServer,
+    open_ledger,
+)
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import exit_fatally, prepare_process
