@@ -145,6 +145,17 @@ class HeadFilter:
     accepted_before_ms: int | None = None
     accepted_from_ms: int | None = None
 
+    def accepts(self, head: Head) -> bool:
+        """Return whether `head` meets every condition."""
+        return (
+            (self.phases is None or head.phase in self.phases)
+            and (self.reason is None or head.reason == self.reason)
+            and (self.step is None or head.step == self.step)
+            and (self.definition is None or head.definition_name == self.definition)
+            and (self.accepted_before_ms is None or head.accepted_at_ms < self.accepted_before_ms)
+            and (self.accepted_from_ms is None or head.accepted_at_ms >= self.accepted_from_ms)
+        )
+
 
 class Journal(Protocol):
     """One shard's memory. See the head of this module."""
@@ -167,9 +178,11 @@ class Journal(Protocol):
         """Write `entries` together, in order; several may belong to one saga.
 
         `from_reserve` opens the head-room that is kept for finishing what was begun.
+        Without entries it compares the epoch and costs no flush. A record after a terminal
+        one is a bug of the caller, and an assertion fails.
 
         Raises:
-            StaleEpochError: If `epoch` is not the newest of `scope`, or a saga that exists
+            StaleEpochError: If `epoch` is not the one in force in `scope`, or a saga that exists
                 belongs to another scope (a birth may name another scope than the writer's).
             SequenceError: If a record does not follow its predecessor.
             StorageFullError: Nothing was written.
@@ -205,7 +218,10 @@ class Journal(Protocol):
     def heads(
         self, wanted: HeadFilter, *, limit: int, after: SagaId | None = None, newest: bool = True
     ) -> list[Head]:
-        """Return a page of sagas by time of acceptance; `after` is the last id of the page before.
+        """Return a page of sagas in the order in which they were committed first.
+
+        `after` is the last id of the page before; it may have been pruned since. A filter
+        that few sagas meet passes over the others, at some microseconds each.
 
         Raises:
             KeyError: If `after` is unknown.
@@ -215,7 +231,7 @@ class Journal(Protocol):
         """Return the number of sagas in each phase, pruned ones not included."""
 
     def due_before(self, now_ms: int, limit: int) -> list[SagaId]:
-        """Return sagas whose timer is due, earliest first."""
+        """Return sagas whose timer is due at `now_ms` or was before, earliest first."""
 
     def unreleased(self, limit: int) -> list[Head]:
         """Return terminal sagas whose participants were not yet all told to forget them."""
@@ -240,6 +256,12 @@ class Journal(Protocol):
 
     def usage(self) -> Usage:
         """Return how full the journal is."""
+
+    def index_flaws(self) -> Iterator[tuple[str, str]]:
+        """Yield what contradicts itself in the indexes: a saga's id or a row's name, and why.
+
+        Records are not looked into; that is the verifier's work.
+        """
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy into the empty folder `target`, verified before it is named so.

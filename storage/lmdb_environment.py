@@ -11,9 +11,9 @@ microseconds. Growing waits for the reads of this process, so keep them short.
 Head-room: `reserve_bytes` of the cap open only to writes that say
 `from_reserve`, so that what was begun can be finished when nothing new is taken
 in. The map alone cannot keep that promise, for the disk may fill up first.
-Hence a ballast file of that size beside the data, given up when the disk has no
-space left; and no ordinary write while the disk has less free than the reserve,
-lest a neighbour eat what was given up.
+Hence a ballast file beside the data, given up when the disk has no space left;
+and no ordinary write while the disk has less free than the ballast's size, lest
+a neighbour eat what was given up.
 
 LMDB does not latch an error of fsync: the next commit would succeed as if
 nothing had happened. So every error of a commit but "full" becomes
@@ -28,23 +28,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
+from raysaga.storage.ballast import Ballast
 from raysaga.storage.errors import DataFolderError, StorageFailedError, StorageFullError
+from raysaga.storage.file_system import NO_SPACE, make_folder, sync_folder, unusable
 from raysaga.storage.journal import Usage
+from raysaga.storage.readers_gate import ReadersGate
 
 T = TypeVar("T")
 
 READERS_MAX = 512
 """Read transactions at once, of all processes; a slot takes 64 bytes of the lock file."""
 
-BALLAST = "ballast"
-"""Name of the file that keeps the reserve's place on the disk."""
-
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+BALLAST_BYTES_MAX = 32 << 20
+"""Largest ballast, whatever the reserve of the map: it takes its place on the disk at once, and
+20,000 sagas in flight need about 1 KiB each to finish."""
 
 _open_paths: set[tuple[int, str]] = set()
 _open_paths_lock = threading.Lock()
@@ -166,40 +167,6 @@ class WriteTransaction(ReadTransaction):
         self.changed = self.changed or inner.changed
 
 
-class _ReadersGate:
-    """Keeps the map where it is while somebody reads: growing unmaps it.
-
-    Readers are never held up by a grower that waits, so that reads may nest.
-    """
-
-    __slots__ = ("_condition", "_threads")
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition(threading.Lock())
-        self._threads: list[int] = []
-
-    def enter(self) -> None:
-        with self._condition:
-            self._threads.append(threading.get_ident())
-
-    def leave(self) -> None:
-        with self._condition:
-            # A generator may be closed by another thread than the one that opened it.
-            ident = threading.get_ident()
-            self._threads.remove(ident if ident in self._threads else self._threads[-1])
-            if not self._threads:
-                self._condition.notify_all()
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._condition:
-            assert threading.get_ident() not in self._threads, (
-                "a thread that is reading cannot make the map grow"
-            )
-            self._condition.wait_for(lambda: not self._threads)
-            yield
-
-
 class Environment:
     """An LMDB environment of this process. See the head of this module.
 
@@ -229,12 +196,12 @@ class Environment:
         self._tables = tables
         self._cap = map_bytes_max
         self._reserve = reserve_bytes
+        self._ballast = None if read_only else Ballast(path, min(reserve_bytes, BALLAST_BYTES_MAX))
         self._pid = os.getpid()
-        self._gate = _ReadersGate()
+        self._gate = ReadersGate()
         self._writing = threading.Lock()
         self._map_bytes = int(env.info()["map_size"])
         self._page_bytes = int(env.stat()["psize"])
-        self._ballast_lost = False
         self._closed = False
 
     @classmethod
@@ -255,7 +222,7 @@ class Environment:
             tables: Names of all tables it is to have.
             map_bytes_first: Size of the map to begin with; it costs address space only.
             map_bytes_max: The cap of the map. A file that is larger already stays usable.
-            reserve_bytes: Part of the cap kept for writes `from_reserve`, and size of the ballast.
+            reserve_bytes: Part of the cap kept for writes `from_reserve`.
             read_only: Open what exists, beside its writers.
 
         Raises:
@@ -272,27 +239,24 @@ class Environment:
                 )
             _open_paths.add(identity)
         try:
-            made = _make_folder(path, read_only=read_only)
+            made = _prepare_folder(path, read_only=read_only)
             map_bytes = min(map_bytes_first, map_bytes_max - reserve_bytes)
             env, opened = _open_driver(path, tables, map_bytes, read_only=read_only)
             if made:
-                _sync_folder(path)
-                _sync_folder(path.parent)
-            environment = cls(
-                path,
-                env,
-                opened,
-                map_bytes_max=map_bytes_max,
-                reserve_bytes=reserve_bytes,
-                read_only=read_only,
-            )
-            if not read_only:
-                environment._ballast_lost = not environment._fill_ballast()
+                sync_folder(path)
+                sync_folder(path.parent)
         except BaseException:
             with _open_paths_lock:
                 _open_paths.discard(identity)
             raise
-        return environment
+        return cls(
+            path,
+            env,
+            opened,
+            map_bytes_max=map_bytes_max,
+            reserve_bytes=reserve_bytes,
+            read_only=read_only,
+        )
 
     def write(self, body: Callable[[WriteTransaction], T], *, from_reserve: bool = False) -> T:
         """Run `body` in a write transaction, commit, and return what it returned.
@@ -307,8 +271,8 @@ class Environment:
         assert not self.read_only, "a read-only environment has no writer"
         assert os.getpid() == self._pid, "an environment must not be carried across a fork"
         with self._writing:
-            if not from_reserve:
-                self._refuse_on_full_disk()
+            if not from_reserve and self._ballast is not None and self._ballast.is_threatened():
+                raise StorageFullError(str(self.path), "the disk has only the reserve left")
             while True:
                 try:
                     return self._attempt(body, from_reserve=from_reserve)
@@ -317,9 +281,9 @@ class Environment:
                 except lmdb.MapResizedError:
                     self._resize(0)
                 except lmdb.Error as error:
-                    if error.code not in _NO_SPACE:
+                    if error.code not in NO_SPACE:
                         raise self._failed(error) from error
-                    if not (from_reserve and self._give_up_ballast()):
+                    if not (from_reserve and self._ballast is not None and self._ballast.give_up()):
                         raise StorageFullError(str(self.path), str(error)) from error
 
     @contextmanager
@@ -364,7 +328,7 @@ class Environment:
         try:
             self._env.copy(str(path))
         except lmdb.Error as error:
-            if error.code in _NO_SPACE:
+            if error.code in NO_SPACE:
                 raise StorageFullError(str(path), str(error)) from error
             raise self._failed(error) from error
         finally:
@@ -373,7 +337,7 @@ class Environment:
         data.chmod(0o600)
         with data.open("rb") as file:
             os.fsync(file.fileno())
-        _sync_folder(path)
+        sync_folder(path)
 
     def close(self) -> None:
         """Let go of the files, after the write and the reads under way; may be repeated."""
@@ -400,7 +364,7 @@ class Environment:
             txn.commit()
         except lmdb.Error as error:
             # Full is definite only before the meta page was touched.
-            if error.code in _NO_SPACE and not self._is_void(txn_id):
+            if error.code in NO_SPACE and not self._is_void(txn_id):
                 raise self._failed(error) from error
             raise
         if transaction.changed:
@@ -457,57 +421,22 @@ class Environment:
         if self._map_bytes > limit and self._live_bytes(txn) > limit:
             raise StorageFullError(str(self.path), f"its cap of {limit} bytes is reached")
 
-    def _refuse_on_full_disk(self) -> None:
-        if self._ballast_lost:
-            self._ballast_lost = not self._fill_ballast()
-        if self._reserve and (self._ballast_lost or _free_bytes(self.path) < self._reserve):
-            raise StorageFullError(str(self.path), "the disk has no more than the reserve left")
-
-    def _fill_ballast(self) -> bool:
-        """Take the reserve's place on the disk; return whether it is taken."""
-        if not self._reserve:
-            return True
-        path = self.path / BALLAST
-        try:
-            with open(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb+") as file:
-                try:
-                    os.posix_fallocate(file.fileno(), 0, self._reserve)
-                except OSError:
-                    # Part of the reserve is worth more to those who write now.
-                    file.truncate(0)
-                    return False
-                file.truncate(self._reserve)
-        except OSError:
-            return False
-        return True
-
-    def _give_up_ballast(self) -> bool:
-        """Free the reserve's place on the disk; return whether there was anything to free."""
-        self._ballast_lost = True
-        path = self.path / BALLAST
-        try:
-            freed = path.stat().st_size > 0
-            path.unlink()
-        except OSError:
-            return False
-        return freed
-
     def _failed(self, error: BaseException) -> StorageFailedError:
         return StorageFailedError(str(self.path), f"{type(error).__name__}: {error}")
 
 
-def _make_folder(path: Path, *, read_only: bool) -> bool:
+def _prepare_folder(path: Path, *, read_only: bool) -> bool:
     """Make the folder unless it is there; return whether the environment is new."""
+    if read_only and not path.exists():
+        raise DataFolderError(str(path), "does not exist, so there is nothing to read")
+    if not read_only:
+        make_folder(path)
     try:
-        if not read_only:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        elif not path.exists():
-            raise DataFolderError(str(path), "does not exist, so there is nothing to read")
         if not path.is_dir():
             raise DataFolderError(str(path), "is not a folder; name a folder to keep data in")
         return not (path / "data.mdb").exists()
     except OSError as error:
-        raise _unusable(path, error.errno, error) from error
+        raise unusable(path, error) from error
 
 
 def _open_driver(
@@ -538,40 +467,22 @@ def _open_driver(
     except lmdb.Error as error:
         if env is not None:
             env.close()
-        raise _unusable(path, error.code, error) from error
+        raise _refusal(path, error) from error
     flags = env.flags()
     assert flags["sync"] and flags["metasync"] and flags["lock"]
     assert not flags["writemap"] and not flags["map_async"]
     return env, opened
 
 
-def _unusable(path: Path, code: int | None, error: Exception) -> DataFolderError:
-    if code in _NO_SPACE:
-        message = "the disk is full; free space, then start again"
-    elif code in _READ_ONLY:
-        message = "cannot be written to; check its owner, its mode and how the disk is mounted"
-    elif code == errno.ENOTDIR or isinstance(error, FileExistsError):
-        message = "is not a folder; name a folder to keep data in"
-    elif code == errno.ENOENT or isinstance(error, lmdb.NotFoundError):
+def _refusal(path: Path, error: Any) -> DataFolderError:
+    if isinstance(error, lmdb.NotFoundError) or error.code == errno.ENOENT:
         message = "does not exist, or holds no data of this kind; check the path"
     elif isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
         message = f"is damaged or not ours ({error}); restore a backup or name another folder"
     elif isinstance(error, lmdb.MapFullError):
         message = "its cap is too small even to make the tables; raise the cap"
+    elif error.code > 0:
+        return unusable(path, OSError(error.code, str(error)))
     else:
         message = f"cannot be opened ({error})"
     return DataFolderError(str(path), message)
-
-
-def _free_bytes(path: Path) -> int:
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable; fsync of a file does not (fsync(2), NOTES)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
