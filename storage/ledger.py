@@ -72,6 +72,7 @@ class Ledger(LedgerReader):
 
     Attributes:
         incarnation: Number of times that the environment was opened as a ledger.
+        settings: Its bounds.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Ledger(LedgerReader):
         super().__init__(environment, tables)
         self._handlers = handlers
         self._now_ms = now_ms
-        self._settings = settings or LedgerSettings()
+        self.settings = settings or LedgerSettings()
         self._on_defect = on_defect or _ignore
         self._one_at_a_time = threading.Lock()
         self._next_seq = 0
@@ -230,8 +231,8 @@ class Ledger(LedgerReader):
                 self._handlers,
                 self.tables,
                 now_ms=self._now_ms(),
-                next_seq=self._next_seq if self._settings.keeps_effect_log else None,
-                row_bytes_max=self._settings.row_bytes_max,
+                next_seq=self._next_seq if self.settings.keeps_effect_log else None,
+                row_bytes_max=self.settings.row_bytes_max,
                 on_defect=self._on_defect,
             )
             replies = [answer(batch, prepared) for prepared in calls]
@@ -268,7 +269,7 @@ class Ledger(LedgerReader):
     ) -> list[tuple[bytes, bytes]]:
         """Return index entry and key of each row that may go."""
         doomed: list[tuple[bytes, bytes]] = []
-        latest_expiry_ms = now_ms - self._settings.clock_skew_ms
+        latest_expiry_ms = now_ms - self.settings.clock_skew_ms
         stop = SEQ.pack(max(before_ms, 0))
         for index, _ in transaction.scan(RELEASED, stop=stop):
             if len(doomed) == rows_max:

@@ -38,7 +38,7 @@ from raysaga.storage.ledger_row import (
     step_key,
 )
 from raysaga.storage.lmdb_environment import WriteTransaction
-from raysaga.storage.staged_effects import StagedEffects
+from raysaga.storage.staged_effects import StagedEffects, write_staged
 
 ROWS, SCOPES, EFFECTS, RELEASED, META = "_rows", "_scopes", "_effects", "_released", "_meta"
 """The ledger's own tables; a participant's begin with no underscore."""
@@ -61,7 +61,8 @@ class Resolution(NamedTuple):
     """A provider's final answer to the action, or that there will never be one.
 
     Attributes:
-        status: APPLIED, REFUSED, TOMBSTONE (it will never take effect) or UNKNOWN.
+        status: APPLIED, REFUSED, TOMBSTONE (it will never take effect), UNKNOWN, or NOTHING
+            (it has not taken effect, and may be asked for again).
         answer: What the provider gave; the operation's `apply` gets it as its context.
         code: Of a refusal.
         message: Of a refusal.
@@ -146,7 +147,7 @@ class LedgerBatch:
         self._row_bytes_max = row_bytes_max
         self._on_defect = on_defect
         self._rows: dict[bytes, LedgerRow | None] = {}
-        self._changed_rows: dict[bytes, bytes] = {}
+        self._changed_rows: dict[bytes, bytes | None] = {}
         self._epochs: dict[str, int] = {}
         self._changed_epochs: dict[bytes, bytes] = {}
         self._log: list[tuple[bytes, bytes]] = []
@@ -208,6 +209,11 @@ class LedgerBatch:
         """Stage a row that no line of the log tells of."""
         self._changed_rows[raw] = encode_row(raw, row)
         self._rows[raw] = row
+
+    def drop(self, raw: bytes) -> None:
+        """Stage that there is no row, since nothing has happened after all."""
+        self._changed_rows[raw] = None
+        self._rows[raw] = None
 
     def store_effect(
         self,
@@ -273,7 +279,7 @@ class LedgerBatch:
         """Write everything staged to the transaction."""
         self._effects.flush()
         transaction = self._transaction
-        transaction.put_many(ROWS, sorted(self._changed_rows.items()))
+        write_staged(transaction, ROWS, self._changed_rows)
         transaction.put_many(SCOPES, sorted(self._changed_epochs.items()))
         transaction.put_many(RELEASED, self._released)
         transaction.put_many(EFFECTS, self._log, append=True)

@@ -28,7 +28,7 @@ from raysaga.storage.ledger_row import (
     raw_key,
 )
 from raysaga.storage.lmdb_environment import Environment
-from raysaga.storage.staged_effects import prefix_stop, scan_values
+from raysaga.storage.staged_effects import prefix_stop, scan_values, value_key
 
 LEDGER_TABLES = (ROWS, SCOPES, EFFECTS, RELEASED, META)
 
@@ -121,7 +121,7 @@ class LedgerReader:
     def get(self, table: str, key: str) -> Any:
         """Return a value of the participant's own tables, or None."""
         with self.environment.read() as transaction:
-            stored = transaction.get(table, key.encode())
+            stored = transaction.get(table, value_key(key))
         return None if stored is None else msgpack.unpackb(stored, strict_map_key=False)
 
     def scan(self, table: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -327,6 +327,9 @@ def _resolve(
             buried = settled._replace(undo_answer={})
             batch.store_effect(raw, buried, call, EffectKind.TOMBSTONE, None)
             return _cancelled(batch, prepared._replace(call=call), raw, buried)
+        case LedgerStatus.NOTHING:
+            batch.drop(raw)
+            return not_now(call, resolution.code, resolution.message)
         case _:
             assert resolution.status is LedgerStatus.UNKNOWN
             # Told as an effect: an auditor must suppose that it happened.

@@ -40,7 +40,7 @@ class StagedEffects:
     def get(self, table: str, key: str) -> Any:
         """Return the value under `key`, or None."""
         staged = self._staged[table]
-        raw = _raw(key)
+        raw = value_key(key)
         if raw in staged:
             packed = staged[raw]
         else:
@@ -54,7 +54,7 @@ class StagedEffects:
     def put(self, table: str, key: str, value: Any) -> None:
         """Put plain data under `key`."""
         staged = self._staged[table]
-        raw = _raw(key)
+        raw = value_key(key)
         packed = msgpack.packb(value)
         self._before.append((staged, raw, staged.get(raw, ...)))
         staged[raw] = packed
@@ -62,7 +62,7 @@ class StagedEffects:
     def delete(self, table: str, key: str) -> None:
         """Delete `key`; one that is not there is no error."""
         staged = self._staged[table]
-        raw = _raw(key)
+        raw = value_key(key)
         self._before.append((staged, raw, staged.get(raw, ...)))
         staged[raw] = None
 
@@ -90,15 +90,20 @@ class StagedEffects:
     def flush(self) -> None:
         """Write what is staged to the transaction."""
         for table, staged in self._staged.items():
-            if not staged:
-                continue
-            puts = [(raw, packed) for raw, packed in staged.items() if packed is not None]
-            if len(puts) < len(staged):
-                for raw, packed in staged.items():
-                    if packed is None:
-                        self._transaction.delete(table, raw)
-            puts.sort()
-            self._transaction.put_many(table, puts)
+            write_staged(self._transaction, table, staged)
+
+
+def write_staged(
+    transaction: WriteTransaction, table: str, staged: Mapping[bytes, bytes | None]
+) -> None:
+    """Put what is staged, in the order of the keys, and delete what is staged as None."""
+    puts = [(raw, packed) for raw, packed in staged.items() if packed is not None]
+    if len(puts) < len(staged):
+        for raw, packed in staged.items():
+            if packed is None:
+                transaction.delete(table, raw)
+    puts.sort()
+    transaction.put_many(table, puts)
 
 
 def scan_values(
@@ -131,7 +136,12 @@ def prefix_stop(start: bytes) -> bytes | None:
     return start[:-1] + bytes([start[-1] + 1]) if start else None
 
 
-def _raw(key: str) -> bytes:
+def value_key(key: str) -> bytes:
+    """Return a key of a participant's own table as bytes.
+
+    Raises:
+        ValueError: If it is empty or too long.
+    """
     raw = key.encode()
     if not 0 < len(raw) <= KEY_BYTES_MAX:
         raise ValueError(f"a key has 1 to {KEY_BYTES_MAX} bytes, this one has {len(raw)}")
