@@ -34,7 +34,8 @@ class ServiceShell:
         self._name = name
         self._landing: Landing | None = None
         self._ready = asyncio.get_running_loop().create_task(self._start())
-        self._ready.add_done_callback(_stop_if_failed)
+        # Whoever pings hears the error; the supervisor then starts the process anew.
+        self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _start(self) -> None:
         plan = self._plan
@@ -50,9 +51,16 @@ class ServiceShell:
         await take_ownership(path)
         module, _, function = plan.participants[self._name].partition(":")
         make = getattr(importlib.import_module(module), function)
-        settings = dict(plan.services) | {"folder": plan.folder}
-        self._server: ParticipantServer = make(
-            self._name, path, settings, SystemClock(), exit_fatally
+        participant: Participant = make(self._name, {**plan.services, "folder": plan.folder})
+        clock = SystemClock()
+        self._server = ParticipantServer(
+            participant=participant,
+            ledger=open_ledger(participant, path, clock=clock),
+            behaviour=getattr(participant, "trouble", None),
+            clock=clock,
+            limits=ParticipantLimits(),
+            log=structlog.get_logger(),
+            on_fatal=exit_fatally,
         )
         await self._server.start()
         self._landing = Landing(self._received, plan.settings)
@@ -84,9 +92,3 @@ class ServiceShell:
         """Finish the batch under way and let go of the ledger."""
         await asyncio.shield(self._ready)
         await self._server.stop()
-
-
-def _stop_if_failed(ready: asyncio.Task[None]) -> None:
-    error = None if ready.cancelled() else ready.exception()
-    if error is not None:
-        exit_fatally(error)

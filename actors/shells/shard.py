@@ -36,7 +36,8 @@ class ShardShell:
         self._desk: Desk | None = None
         # A task, so that Ray can restart the actor without anybody calling it first.
         self._ready = asyncio.get_running_loop().create_task(self._start())
-        self._ready.add_done_callback(_stop_if_failed)
+        # Whoever pings hears the error; the supervisor then starts the process anew.
+        self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _start(self) -> None:
         plan = self._plan
@@ -133,9 +134,3 @@ class ShardShell:
         await self._host.stop()
         self._run_blocking.close()
         self._host.journal.close()
-
-
-def _stop_if_failed(ready: asyncio.Task[None]) -> None:
-    error = None if ready.cancelled() else ready.exception()
-    if error is not None:
-        exit_fatally(error)

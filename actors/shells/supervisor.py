@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 import structlog
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from raysaga.actors.log import configure_log
 from raysaga.actors.shells.ownership import kill_and_wait
@@ -32,6 +32,9 @@ PING_TIMEOUT_S = 5.0
 
 PINGS_MISSED_MAX = 2
 """Pings without an answer after which an actor's process is killed."""
+
+RESTART_PAUSE_S = 1.0
+"""Pause after an actor that could not start was sent to try again."""
 
 LOCK_WAIT_S = 15.0
 """How long to wait for an earlier engine on the same folder to be gone."""
@@ -120,6 +123,12 @@ class SupervisorShell:
         except ActorDiedError:
             self._log.warning("actor_gone", actor=name)
             self._actors[name] = self._make(name)
+            return
+        except RayTaskError as error:
+            # It lives and could not start, or cannot serve: a new process may.
+            self._log.warning("actor_unable", actor=name, error=str(error.cause))
+            ray.kill(self._actors[name], no_restart=False)
+            await asyncio.sleep(RESTART_PAUSE_S)
             return
         except TimeoutError:
             self._missed[name] = self._missed.get(name, 0) + 1
