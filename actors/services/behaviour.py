@@ -21,7 +21,7 @@ from enum import StrEnum
 from statistics import NormalDist
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysaga.actors.clock import Clock, SystemClock
 from raysaga.statemachines.calls import (
@@ -72,6 +72,12 @@ class UniformLatency(_Settings):
     distribution: Literal["uniform"] = "uniform"
     low_ms: float = Field(ge=0, le=DELAY_MS_MAX)
     high_ms: float = Field(ge=0, le=DELAY_MS_MAX)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> UniformLatency:
+        if self.low_ms > self.high_ms:
+            raise ValueError("low_ms must not exceed high_ms")
+        return self
 
     def delay_ms(self, draw: float) -> float:
         """Return the delay at `draw`, which is in [0, 1)."""
@@ -250,6 +256,11 @@ class SeededBehaviour:
     def clear_script(self) -> None:
         """Forget the scripted faults that have not struck yet."""
         self._script.clear()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing is played, and nothing is scripted."""
+        return self._settings.is_calm and not self._script.left()
 
     @property
     def scripted_calls_left(self) -> int:

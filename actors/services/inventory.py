@@ -17,12 +17,13 @@ from typing import Any
 
 from raysaga.actors.participant import Effects, LedgerRow, Operation, Refusal, View
 from raysaga.actors.services.behaviour import SeededBehaviour
-from raysaga.actors.services.inventory_stock import TABLES, OpenStockRoom
+from raysaga.actors.services.inventory_stock import TABLES, OpenStockRoom, Stock, load_stock
 from raysaga.actors.services.inventory_strategies import Strategy
 from raysaga.actors.services.requests import id_from_key, key_of, name_in, quantities_in
-from raysaga.actors.services.service import Service
+from raysaga.actors.services.service import Service, change_tables
 from raysaga.statemachines.calls import ACTION, LedgerStatus, StepCall
 from raysaga.statemachines.tables import Phase
+from raysaga.storage.ledger import Ledger
 
 INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
 UNKNOWN_SKU = "UNKNOWN_SKU"
@@ -36,12 +37,36 @@ class Inventory(Service):
     refusals = (INSUFFICIENT_STOCK, UNKNOWN_SKU)
     refusal_by_chance = INSUFFICIENT_STOCK
 
-    def __init__(self, strategy: Strategy, trouble: SeededBehaviour | None = None) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        stock: Stock | None = None,
+        trouble: SeededBehaviour | None = None,
+    ) -> None:
+        """Share the stock by `strategy`.
+
+        Args:
+            strategy: See `inventory_strategies`.
+            stock: What there is at first; None: what the ledger holds already.
+            trouble: See `Service`.
+        """
         super().__init__(trouble)
         self.operations = {
             "reserve": Operation(apply=self.reserve, undo_name="release", undo=self.release)
         }
         self._strategy = strategy
+        self._stock = stock
+
+    def prepare(self, ledger: Ledger) -> None:
+        """Load the stock, unless it was loaded before.
+
+        Raises:
+            StockConflictError: If the ledger holds another one.
+        """
+        stock = self._stock
+        if stock is not None:
+            change_tables(ledger, 0, lambda effects: load_stock(effects, stock))
 
     def is_guarded(self, call: StepCall) -> bool:
         """Whether the strategy has anything to do before the transaction."""
