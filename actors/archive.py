@@ -1,0 +1,418 @@
+"""Reads a data folder beside its engine, or without one.
+
+Guarantees: it changes nothing and takes nothing over, so that an engine goes on beside it
+undisturbed; what it tells is on disk. What happened within the last moments may still be
+in the engine's memory: flushes that nobody waits for come within `lazy_flush_ms`.
+Refuses: a folder that is not one, or that a newer version wrote.
+Costs: neither Ray nor an event loop is started. Opening a shard takes about a millisecond,
+and only the shards that are asked about are opened.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
+from raysaga.actors.log_lines import lines_about, merged_story
+from raysaga.actors.outcome import status_of
+from raysaga.actors.placement import shard_of
+from raysaga.actors.recovery import Definitions, read_events
+from raysaga.actors.story import history_rows
+from raysaga.actors.timeline import timeline_rows
+from raysaga.statemachines.commands import Answer
+from raysaga.statemachines.decide import decide
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.events import Event
+from raysaga.statemachines.ids import SagaId, is_key, saga_id_of
+from raysaga.statemachines.inputs import CompensationForced, Input, RetryOrdered, SkipOrdered
+from raysaga.statemachines.machine import IllegalMove
+from raysaga.statemachines.saga import Saga, replay
+from raysaga.statemachines.tables import PARKED, Phase
+from raysaga.storage.data_folder import DataFolder, previous_owner
+from raysaga.storage.errors import RecordCorruptError
+from raysaga.storage.journal import Head, HeadFilter, Journal
+
+PAGE_SAGAS = 256
+"""Sagas listed at once; a page takes about a millisecond."""
+
+LOOKS_MAX = 5
+"""How often a saga is looked at that moves on meanwhile."""
+
+
+class Known(NamedTuple):
+    """What is known of a saga without reading its records.
+
+    Attributes:
+        phase: Where it stands.
+        code: Why it turned back or is parked; else empty.
+        step: The step that this is about; empty if none, or if the records were pruned.
+        fingerprint: Hash of the request.
+    """
+
+    phase: Phase
+    code: str
+    step: str
+    fingerprint: str
+
+
+class _Loaded(NamedTuple):
+    """A saga's history as far as it can be read: `flaw` says why it cannot, or is empty."""
+
+    head: Head
+    definition: SagaDefinition | None
+    events: list[Event]
+    saga: Saga | None
+    flaw: str
+
+
+class Archive:
+    """One data folder, open for reading; closed by `with`, or by `close`.
+
+    Attributes:
+        folder: What it reads.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        self.folder = folder
+        self._journals: dict[int, Journal] = {}
+        self._definitions: dict[int, Definitions] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> Archive:
+        """Return the archive of the data folder at `path`.
+
+        Raises:
+            DataFolderError: If there is none, or it cannot be used.
+        """
+        return cls(DataFolder.open(path, shard_count=None, create=False))
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; a later question opens them again."""
+        journals = list(self._journals.values())
+        self._journals.clear()
+        self._definitions.clear()
+        for journal in journals:
+            journal.close()
+
+    # -- which sagas there are -----------------------------------------------
+
+    def find(self, name: str) -> SagaId:
+        """Return the id of the saga that is called `name`: its id, or the key alone.
+
+        Raises:
+            ValidationError: If it can be neither, or is the key of several sagas.
+            SagaNotFoundError: If there is none.
+        """
+        definition, colon, key = name.partition(":")
+        if not is_key(name) and not (colon and is_key(definition) and is_key(key)):
+            raise ValidationError("must be DEFINITION:KEY or KEY, of A-Z a-z 0-9 . _ : -", "id")
+        if colon and self.known(SagaId(name)) is not None:
+            return SagaId(name)
+        names = sorted(
+            {
+                data["name"]
+                for shard in self._shards()
+                for data in self._journals[shard].definitions().values()
+            }
+        )
+        candidates = [saga_id_of(other, name) for other in names if is_key(name)]
+        found = [saga_id for saga_id in candidates if self.known(saga_id) is not None]
+        if len(found) > 1:
+            raise ValidationError(f"is the key of {len(found)} sagas: {', '.join(found)}", "id")
+        if not found:
+            raise SagaNotFoundError(name)
+        return found[0]
+
+    def known(self, saga_id: SagaId) -> Known | None:
+        """Return what the indexes tell of a saga, even if it was pruned; None if nothing."""
+        journal = self._journal_of(saga_id)
+        if journal is None:
+            return None
+        head = journal.head(saga_id)
+        if head is not None:
+            return Known(head.phase, head.reason, head.step, head.fingerprint)
+        record = journal.key_record(saga_id)
+        if record is None:
+            return None
+        return Known(record.phase, record.reason, "", record.fingerprint)
+
+    def rows(self, wanted: HeadFilter, limit: int) -> Iterator[dict[str, Any]]:
+        """Yield the index rows of sagas that meet `wanted`, newest first, at most `limit`."""
+        pages = [self._heads(shard, wanted, limit) for shard in self._shards()]
+        merged = heapq.merge(*pages, key=lambda head: -head.accepted_at_ms)
+        return (_row(head) for head in islice(merged, limit))
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of sagas in each phase, pruned ones not included."""
+        counts = dict.fromkeys((phase.value for phase in Phase), 0)
+        for shard in self._shards():
+            for phase, count in self._journals[shard].counts().items():
+                counts[phase.value] += count
+        return counts
+
+    def parked(self, limit: int) -> Iterator[dict[str, Any]]:
+        """Yield the sagas that wait for a person, newest first, each with what can be done.
+
+        A row is what `status` gives and `ways_on`, the operator's orders that would be taken.
+        """
+        for row in self.rows(HeadFilter(phases=PARKED), limit):
+            loaded = self._load(SagaId(row["saga_id"]))
+            if loaded is not None and loaded.head.phase in PARKED:
+                yield {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+
+    # -- one saga ------------------------------------------------------------
+
+    def status(self, saga_id: SagaId) -> dict[str, Any]:
+        """Return where a saga stands, step by step, and `flaw`, `pruned` and `ways_on`.
+
+        Of a saga whose records were pruned, or cannot be read, it is what the indexes know.
+
+        Raises:
+            SagaNotFoundError: If there is none.
+        """
+        loaded = self._load(saga_id)
+        if loaded is not None:
+            return {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+        known = self.known(saga_id)
+        if known is None:
+            raise SagaNotFoundError(saga_id)
+        return {
+            "saga_id": saga_id,
+            "phase": known.phase.value,
+            "code": known.code,
+            "message": "",
+            "step": known.step,
+            "steps": [],
+            "flaw": "",
+            "pruned": True,
+            "ways_on": [],
+        }
+
+    def history(self, saga_id: SagaId, *, payloads: bool = False) -> list[dict[str, Any]]:
+        """Return what has happened to a saga, oldest first: `{"event", "at_ms", …}` each.
+
+        Raises:
+            SagaNotFoundError: If there is none, or it was pruned.
+            RecordCorruptError: If it cannot be read.
+        """
+        definition, events = self._readable(saga_id)
+        return history_rows(definition, events, with_payloads=payloads)
+
+    def timeline(self, saga_id: SagaId, *, payloads: bool = False) -> list[dict[str, Any]]:
+        """Return the same by attempts and turning points; see `timeline_rows`.
+
+        Raises:
+            SagaNotFoundError: If there is none, or it was pruned.
+            RecordCorruptError: If it cannot be read.
+        """
+        definition, events = self._readable(saga_id)
+        return timeline_rows(definition, events, with_payloads=payloads)
+
+    def logs(self, saga_id: SagaId, *, payloads: bool = False) -> list[dict[str, Any]]:
+        """Return a saga's history and the log lines about it; see `merged_story`.
+
+        A history that is pruned or cannot be read leaves the log lines.
+
+        Raises:
+            SagaNotFoundError: If there is none.
+        """
+        if self.known(saga_id) is None:
+            raise SagaNotFoundError(saga_id)
+        try:
+            history = self.history(saga_id, payloads=payloads)
+        except (SagaNotFoundError, RecordCorruptError):
+            history = []
+        return merged_story(history, lines_about(self.folder.log_path, saga_id))
+
+    def refuse_order(self, saga_id: SagaId, operation: str) -> None:
+        """Refuse an operator's order that cannot be taken any more; pass all others.
+
+        Only what can never change is refused here, so that an engine need not be started
+        to be told so.
+
+        Raises:
+            OperatorRefusedError: For `retry` and `skip`, if the saga has ended.
+        """
+        known = self.known(saga_id)
+        if known is not None and known.phase in _ENDED and operation in ("retry", "skip"):
+            raise OperatorRefusedError(saga_id, Answer.NOT_PARKED.value)
+
+    # -- the engine ----------------------------------------------------------
+
+    def engine(self) -> dict[str, Any]:
+        """Return `{"running", "shards", "address", "driver_pid"}` of the folder's engine.
+
+        Shards maps the number of each shard that is housed now to its process; address and
+        driver are those of a local Ray that was started for the folder.
+        """
+        shards = range(self.folder.shard_count)
+        owners = {shard: previous_owner(self.folder.journal_path(shard)) for shard in shards}
+        housed = {shard: pid for shard, pid in owners.items() if pid is not None}
+        note: Mapping[str, Any] = {}
+        if housed:
+            try:
+                note = json.loads((self.folder.path / "cluster.json").read_bytes())
+            except (OSError, ValueError):
+                # On a cluster that somebody else runs there is none.
+                note = {}
+        return {
+            "running": bool(housed),
+            "shards": housed,
+            "address": note.get("address"),
+            "driver_pid": note.get("pid"),
+        }
+
+    # -- opening and loading -------------------------------------------------
+
+    def _shards(self) -> list[int]:
+        """Return the shards that have a journal by now; they are open after it."""
+        return [s for s in range(self.folder.shard_count) if self._journal(s) is not None]
+
+    def _journal_of(self, saga_id: SagaId) -> Journal | None:
+        return self._journal(shard_of(saga_id, self.folder.shard_count))
+
+    def _journal(self, shard: int) -> Journal | None:
+        """Return a shard's journal, None if no engine has made it yet."""
+        journal = self._journals.get(shard)
+        if journal is None and (self.folder.journal_path(shard) / "data.mdb").exists():
+            journal = self._journals[shard] = self.folder.open_journal(shard, read_only=True)
+        return journal
+
+    def _definition(self, shard: int, content_hash: str) -> SagaDefinition | None:
+        found = self._definitions.get(shard)
+        if found is None or found.get(content_hash) is None:
+            # An engine may have been given a new one since.
+            found = self._definitions[shard] = Definitions(self._journals[shard])
+        return found.get(content_hash)
+
+    def _heads(self, shard: int, wanted: HeadFilter, limit: int) -> Iterator[Head]:
+        after: SagaId | None = None
+        page_sagas = min(limit, PAGE_SAGAS)
+        while True:
+            try:
+                page = self._journals[shard].heads(wanted, limit=page_sagas, after=after)
+            except KeyError:
+                # Even its key was forgotten between two pages, and so were all before it.
+                return
+            yield from page
+            if len(page) < page_sagas:
+                return
+            after = page[-1].saga_id
+
+    def _load(self, saga_id: SagaId) -> _Loaded | None:
+        """Read a saga, again if it moves on meanwhile; None if it has no records."""
+        journal = self._journal_of(saga_id)
+        head = None if journal is None else journal.head(saga_id)
+        if journal is None or head is None:
+            return None
+        shard = shard_of(saga_id, self.folder.shard_count)
+        definition = self._definition(shard, head.definition_hash)
+        for _ in range(LOOKS_MAX):
+            loaded = _read(journal, head, definition)
+            if not loaded.flaw:
+                break
+            again = journal.head(saga_id)
+            if again is None:
+                return None
+            if again == head:
+                break
+            head = again
+        return loaded
+
+    def _readable(self, saga_id: SagaId) -> tuple[SagaDefinition, list[Event]]:
+        loaded = self._load(saga_id)
+        if loaded is None:
+            raise SagaNotFoundError(saga_id)
+        if loaded.flaw or loaded.definition is None:
+            raise RecordCorruptError(saga_id, -1, loaded.flaw)
+        return loaded.definition, loaded.events
+
+
+_ENDED = frozenset({Phase.COMPLETED, Phase.COMPENSATED})
+
+
+def _read(journal: Journal, head: Head, definition: SagaDefinition | None) -> _Loaded:
+    if definition is None:
+        flaw = f"the journal has no usable definition {head.definition_name!r}"
+        return _Loaded(head, None, [], None, flaw)
+    events: list[Event] = []
+    try:
+        events = read_events(journal, head)
+        saga = replay(head.saga_id, definition, events, taken_over=True)
+    except RecordCorruptError as error:
+        return _Loaded(head, definition, events, None, f"record {error.seq}: {error.detail}")
+    except (IllegalMove, IndexError, KeyError, TypeError, ValueError) as error:
+        return _Loaded(head, definition, events, None, f"no legal history: {error!r}")
+    return _Loaded(head, definition, events, saga, "")
+
+
+def _status(loaded: _Loaded) -> dict[str, Any]:
+    head = loaded.head
+    told: dict[str, Any] = {
+        "saga_id": head.saga_id,
+        "phase": head.phase.value,
+        "code": head.reason,
+        "message": loaded.flaw,
+        "step": head.step,
+        "results": {},
+        "remaining": [],
+        "definition": head.definition_name,
+        "definition_hash": head.definition_hash,
+        "accepted_at_ms": head.accepted_at_ms,
+        "due_at_ms": head.due_at_ms,
+        "steps": [],
+    }
+    if loaded.saga is not None:
+        told.update(status_of(loaded.saga))
+    told["changed_at_ms"] = head.changed_at_ms
+    told["flaw"], told["pruned"] = loaded.flaw, False
+    return told
+
+
+def _ways_on(saga: Saga | None) -> list[str]:
+    """Return which of an operator's orders would be taken, by asking what they would do."""
+    if saga is None or not saga.is_parked:
+        return []
+    now_ms = time.time_ns() // 1_000_000
+    orders: dict[str, Input] = {
+        "retry": RetryOrdered("", ""),
+        "skip": SkipOrdered("", ""),
+        "force": CompensationForced("", ""),
+    }
+    return [
+        name
+        for name, order in orders.items()
+        if decide(saga, order, now_ms).answer is Answer.ACCEPTED
+    ]
+
+
+def _row(head: Head) -> dict[str, Any]:
+    return {
+        "saga_id": head.saga_id,
+        "phase": head.phase.value,
+        "reason": head.reason,
+        "step": head.step,
+        "accepted_at_ms": head.accepted_at_ms,
+        "changed_at_ms": head.changed_at_ms,
+        "due_at_ms": head.due_at_ms,
+        "definition": head.definition_name,
+    }
