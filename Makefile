@@ -33,7 +33,7 @@ types: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy -p raysaga
 
 imports: $(INSTALLED) ## who may import whom (setup.cfg, [importlinter])
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 tidy: $(INSTALLED) ## the rules of the house (tests/architecture)
 	$(BIN)/pytest -q tests/architecture
@@ -42,7 +42,7 @@ bench: $(INSTALLED) ## measure, and add a line to bench/results
 	$(BIN)/raysaga bench
 
 clean: ## remove build output and caches; keeps .venv and all data
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # An environment is only made where there is none: one that somebody made by hand is kept.
@@ -59,7 +59,8 @@ $(BIN)/python:
 # pip and setuptools first, at their pins; then without isolation, so that nothing but the
 # pinned setuptools builds the package.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-	  --editable '.[orders,test,diagrams]'
+	@echo 'Installing into .venv; the first time, this takes a minute or two.'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  --no-build-isolation --editable '.[orders,test,diagrams]'
 	@touch $@
