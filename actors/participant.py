@@ -64,6 +64,11 @@ class Participant(abc.ABC):
 
     unguarded: ClassVar[AbstractAsyncContextManager[None]] = nullcontext()
 
+    @property
+    def behaviour(self) -> Behaviour | None:
+        """Simulated trouble that a server plays around it; None for none."""
+        return None
+
     def settle(self, effects: Effects, row: LedgerRow, outcome: str) -> None:  # noqa: B027 - optional
         """Do what the end of the saga calls for; once per row, in the transaction.
 

@@ -29,12 +29,19 @@ DATA_FOLDER = Path("raysaga-data")
 """Where state is kept when nothing else is said."""
 
 ORDER_PARTICIPANTS: Mapping[str, str] = {
-    "inventory": "raysaga.actors.services.catalogue:serve",
-    "payment": "raysaga.actors.services.catalogue:serve",
-    "shipping": "raysaga.actors.services.catalogue:serve",
-    "notification": "raysaga.actors.services.catalogue:serve",
+    "inventory": "raysaga.actors.services.serve:serve",
+    "payment": "raysaga.actors.services.serve:serve",
+    "shipping": "raysaga.actors.services.serve:serve",
+    "notification": "raysaga.actors.services.serve:serve",
 }
 """The participants of the order saga, which every engine has unless told otherwise."""
+
+
+ORDER_SERVICES: Mapping[str, Any] = {
+    "inventory": {"stock": {"items": {}, "default": 1_000_000}},
+    "notification": {"maildir": "mail"},
+}
+"""How those are set unless told otherwise: stock for all, and letters in the data folder."""
 
 
 @runtime_checkable
@@ -316,7 +323,7 @@ def connect(
         settings: Bounds and defaults.
         participants: Name to `module:function`, see the guide on participants; they join
             the four of the order saga.
-        services: Settings of the order saga's four services.
+        services: Settings of the order saga's four services; None for `ORDER_SERVICES`.
 
     Raises, when opened:
         DataFolderError: If the folder cannot be used.
@@ -328,7 +335,7 @@ def connect(
         shard_count=shards,
         settings=settings,
         participants={**ORDER_PARTICIPANTS, **(participants or {})},
-        services=dict(services or {}),
+        services=dict(ORDER_SERVICES if services is None else services),
     )
 
 

@@ -35,9 +35,19 @@ bench_app = typer.Typer()
 
 
 def services(delay_ms: float = 0.0) -> dict[str, Any]:
-    """Return settings of the four services without faults, with a constant latency."""
-    latency = {"latency": {"kind": "constant", "ms": delay_ms}} if delay_ms else {}
-    return {"preset": "calm", "stock": STOCK, "behaviour": latency}
+    """Return settings of the four services without faults, with a constant latency.
+
+    Letters are kept in the notification service's ledger and not in a maildir, so that
+    each service makes the same durable: its ledger.
+    """
+    latency = {"latency": {"distribution": "constant", "constant_ms": delay_ms}}
+    behaviour = {"behaviour": latency} if delay_ms else {}
+    return {
+        "inventory": {"stock": STOCK, **behaviour},
+        "payment": behaviour,
+        "shipping": behaviour,
+        "notification": behaviour,
+    }
 
 
 @bench_app.command()

@@ -56,7 +56,7 @@ class ServiceShell:
         self._server = ParticipantServer(
             participant=participant,
             ledger=open_ledger(participant, path, clock=clock),
-            behaviour=getattr(participant, "trouble", None),
+            behaviour=participant.behaviour,
             clock=clock,
             limits=ParticipantLimits(),
             log=structlog.get_logger(),
