@@ -29,6 +29,7 @@ from raysaga.storage.effects import (
     Undo,
     View,
 )
+from raysaga.storage.ledger import Ledger
 from raysaga.storage.ledger_row import LedgerRow
 
 __all__ = [
@@ -68,6 +69,13 @@ class Participant(abc.ABC):
     def behaviour(self) -> Behaviour | None:
         """Simulated trouble that a server plays around it; None for none."""
         return None
+
+    def prepare(self, ledger: Ledger) -> None:  # noqa: B027 - optional
+        """Do what must be done once the ledger is open and before the first call.
+
+        Raises:
+            SagaError: If the service cannot run on what the ledger holds.
+        """
 
     def settle(self, effects: Effects, row: LedgerRow, outcome: str) -> None:  # noqa: B027 - optional
         """Do what the end of the saga calls for; once per row, in the transaction.

@@ -51,18 +51,6 @@ class Service(Participant):
         """
         return None if self.trouble.is_calm else self.trouble
 
-    def prepare(self, ledger: Ledger) -> None:  # noqa: B027 - most have nothing to do
-        """Do what must be done once the ledger is open and before the first call.
-
-        Raises:
-            SagaError: If the service cannot run on what the ledger holds.
-        """
-
-    @property
-    def behaviour(self) -> SeededBehaviour | None:
-        """The trouble to play, None while there is none, which costs a call no task."""
-        return None if self.trouble.is_calm else self.trouble
-
     def refuse_by_chance(self, call: StepCall) -> None:
         """Refuse the action if its trouble says so.
 

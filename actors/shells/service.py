@@ -53,9 +53,11 @@ class ServiceShell:
         make = getattr(importlib.import_module(module), function)
         participant: Participant = make(self._name, {**plan.services, "folder": plan.folder})
         clock = SystemClock()
+        ledger = open_ledger(participant, path, clock=clock)
+        participant.prepare(ledger)
         self._server = ParticipantServer(
             participant=participant,
-            ledger=open_ledger(participant, path, clock=clock),
+            ledger=ledger,
             behaviour=participant.behaviour,
             clock=clock,
             limits=ParticipantLimits(),
