@@ -6,9 +6,9 @@ archive, with the environment's own setuptools, so that no network is needed.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -72,8 +72,7 @@ def test_a_wheel_from_the_source_archive_is_the_same(
     build = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1])"
     run("-c", build, str(tmp_path), cwd=copied_tree)
     archive = next(tmp_path.glob("*.tar.gz"))
-    with tarfile.open(archive) as files:
-        files.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
     unpacked = next((tmp_path / "unpacked").iterdir())
     assert contents(build_wheel(unpacked, tmp_path / "again")) == contents(wheel)
 
