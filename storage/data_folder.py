@@ -47,6 +47,7 @@ SHARD_COUNT_MAX = 1_000
 """More shards than disks only cost flushes; three digits name their folders."""
 
 FOLDER_FILE: Final = "raysaga.json"
+BACKUP_FILE: Final = "backup.json"
 LOCK_FILE: Final = "lock"
 OWNER_FILE: Final = "owner.json"
 
@@ -103,6 +104,10 @@ class DataFolder:
         try:
             if path.exists() and not path.is_dir():
                 raise DataFolderError(str(path), "is not a folder; name a folder to keep data in")
+            if (path / BACKUP_FILE).exists():
+                raise DataFolderError(
+                    str(path), "is a backup; restore it into a new folder, and use that one"
+                )
             found = _read(path)
             if found is None:
                 if not create:
@@ -120,6 +125,21 @@ class DataFolder:
                 f"has {found.shard_count} shards for ever, not {shard_count}; "
                 "ask for that number, or name another folder",
             )
+        return found
+
+    @classmethod
+    def of_backup(cls, path: Path) -> DataFolder:
+        """Return what the backup in `path` is a copy of; only `backup.restore` does this.
+
+        Raises:
+            DataFolderError: If it is none.
+        """
+        try:
+            found = _read(path)
+        except OSError as error:
+            raise unusable(path, error) from error
+        if found is None or not (path / BACKUP_FILE).exists():
+            raise DataFolderError(str(path), "is no backup; check the path")
         return found
 
     @property

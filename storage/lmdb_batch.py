@@ -227,16 +227,17 @@ class Batch:
         return Place(number, state.seq, state.place, state.phase_code, state.due_at_ms)
 
     def _refuse_second_birth(self) -> None:
-        born = dict(self._ids)
-        for key, row in self._txn.get_many(rows.IDS, list(born)):
-            if row != born[key]:
-                saga_id = SagaId(key.decode())
-                number = rows.number_if_kept(key, row)
-                if number is None:
-                    seq = rows.unpack_pruned(key, row).seq
-                else:
-                    number_key = NUMBER.pack(number)
-                    state = self._txn.get(rows.STATES, number_key)
-                    seq = -1 if state is None else rows.unpack_state(number_key, state).seq
-                raise SequenceError(saga_id, seq + 1, 0)
+        for key, ours in self._ids:
+            row = self._txn.get(rows.IDS, key)
+            assert row is not None
+            if row == ours:
+                continue
+            number = rows.number_if_kept(key, row)
+            if number is None:
+                seq = rows.unpack_pruned(key, row).seq
+            else:
+                number_key = NUMBER.pack(number)
+                state = self._txn.get(rows.STATES, number_key)
+                seq = -1 if state is None else rows.unpack_state(number_key, state).seq
+            raise SequenceError(key.decode(), seq + 1, 0)
         raise AssertionError("a saga id was there, and is not")
