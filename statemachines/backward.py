@@ -22,7 +22,7 @@ from raysaga.statemachines.events import (
     StepUndone,
 )
 from raysaga.statemachines.inputs import StepAnswered
-from raysaga.statemachines.saga import DONE, PASSED_BACK, Saga
+from raysaga.statemachines.saga import MOVING_BACK, PASSED_BACK, Saga
 from raysaga.statemachines.tables import Phase, StepStatus
 
 NONE: frozenset[int] = frozenset()
@@ -56,51 +56,34 @@ def turn_back(
         call: Whether to begin at once.
     """
     if undo is None:
-        undo = tuple(sorted(_may_have_been_sent(saga)))
+        steps = saga.definition.steps
+        undo = tuple(i for i in sorted(saga.may_have_been_sent()) if steps[i].has_undo)
     started = CompensationStarted(now_ms, code, message, step, undo, by)
     onward = NOTHING
-    if call and not saga.in_flight - {settled}:
+    if call and saga.is_alone_in_flight(settled):
         onward = _undo_next(saga, frozenset(undo), undo, len(undo), NONE, now_ms)
     return Decision((*before, started, *onward.events), onward.commands, True)
-
-
-def _may_have_been_sent(saga: Saga) -> set[int]:
-    """Return every step that may have taken effect and can be undone.
-
-    After a takeover the log is only a prefix of what an earlier incarnation
-    did: whatever it could have reached, supposing that unrecorded steps
-    succeeded, up to the next barrier that the log does not hold.
-    """
-    definition = saga.definition
-    sent = {i for i, step in enumerate(saga.steps) if step.status is not StepStatus.PENDING}
-    if saga.taken_over:
-        strict = definition.durability is Durability.STRICT
-        for i in definition.topological:
-            if i in sent or not definition.steps[i].has_undo:
-                continue
-            recorded = all(saga.steps[j].status in DONE for j in definition.dependencies[i])
-            used = all(saga.steps[j].status is StepStatus.SUCCEEDED for j in definition.uses[i])
-            reachable = all(j in sent for j in definition.dependencies[i])
-            if recorded or (reachable and used and not strict):
-                sent.add(i)
-    return {i for i in sent if definition.steps[i].has_undo}
 
 
 def compensation_steps(
     saga: Saga, before: tuple[Event, ...], now_ms: int, *, settled: int
 ) -> Decision:
     """Begin to undo, if the action that has just settled was the last under way."""
-    if saga.in_flight - {settled}:
+    if not saga.is_alone_in_flight(settled):
         return Decision(before)
     onward = _undo_next(saga, saga.undo, sorted(saga.undo), saga.undo_left, NONE, now_ms)
-    return Decision(before + onward.events, onward.commands, onward.durable_first)
+    strict = saga.definition.durability is Durability.STRICT and bool(onward.commands)
+    return Decision(before + onward.events, onward.commands, onward.durable_first or strict)
 
 
 def answered_undo(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     """Decide what the answer to a compensation means."""
     i = given.step
     step = saga.steps[i]
-    if step.status is not StepStatus.UNDOING or step.undo_attempt != given.attempt:
+    if step.status not in MOVING_BACK or step.undo_attempt != given.attempt:
+        return NOTHING
+    if step.status is StepStatus.UNDO_WAITING and given.outcome != Outcome.SUCCEEDED:
+        # The attempt was given up already; only a late success tells something new.
         return NOTHING
     if given.outcome == Outcome.SUCCEEDED:
         undone = StepUndone(i, given.attempt, now_ms, given.result)
@@ -170,7 +153,16 @@ def recall_undos(
     left = saga.undo_left - len(skipped)
     # What is called again has not passed, so nothing that comes before it is ready.
     called = frozenset(c.step for c in commands if isinstance(c, CallStep))
-    onward = _undo_next(saga, saga.undo, sorted(saga.undo), left, skipped, now_ms, called=called)
+    onward = _undo_next(
+        saga,
+        saga.undo,
+        sorted(saga.undo),
+        left,
+        skipped,
+        now_ms,
+        called=called,
+        skipped=skipped,
+    )
     return Decision((*events, *onward.events), (*commands, *onward.commands), onward.durable_first)
 
 
@@ -183,6 +175,7 @@ def _undo_next(
     now_ms: int,
     *,
     called: frozenset[int] = NONE,
+    skipped: frozenset[int] = NONE,
     given_up: tuple[str, str, int] | None = None,
 ) -> Decision:
     """Send the compensations among `candidates` that nothing holds back any more.
@@ -195,13 +188,14 @@ def _undo_next(
         passed: Steps that count as undone from this decision on.
         now_ms: Unix time.
         called: Steps that this decision calls again.
+        skipped: Those of `passed` that were not undone: an operator lets their effect stand.
         given_up: Code, message and step of the compensation that has just given up.
     """
     if left == 0:
-        kept = {i for i in undo if saga.steps[i].status is StepStatus.UNDO_SKIPPED}
-        kept |= {i for i in passed if saga.steps[i].status is StepStatus.UNDO_FAILED}
+        kept = {i for i in undo if saga.steps[i].status is StepStatus.UNDO_SKIPPED} | skipped
+        remaining = tuple(i for i in sorted(kept) if not saga.steps[i].has_refused)
         waited_for = saga.definition.durability is not Durability.RELAXED
-        return Decision((SagaCompensated(now_ms, tuple(sorted(kept))),), (), waited_for)
+        return Decision((SagaCompensated(now_ms, remaining),), (), waited_for)
     events: list[Event] = []
     commands: list[Command] = []
     for i in sorted(candidates, reverse=True):
@@ -211,7 +205,7 @@ def _undo_next(
             events.append(StepCalled(i, True, 1, now_ms))
             commands.append(CallStep(i, True, 1))
     if not commands and not called:
-        return _park_if_nothing_moves(saga, undo, passed, given_up, now_ms)
+        return _park_if_nothing_moves(saga, undo, passed, given_up, passed - skipped, now_ms)
     return Decision(tuple(events), tuple(commands))
 
 
@@ -240,17 +234,19 @@ def _park_if_nothing_moves(
     undo: frozenset[int],
     passed: frozenset[int],
     given_up: tuple[str, str, int] | None,
+    undone: frozenset[int],
     now_ms: int,
 ) -> Decision:
     """Park a saga of which all that is left to undo has given up."""
-    failed = [i for i in undo - passed if saga.steps[i].status is StepStatus.UNDO_FAILED]
-    moving = (StepStatus.UNDOING, StepStatus.UNDO_WAITING)
-    if any(saga.steps[i].status in moving for i in undo - passed):
+    if saga.undo_moving > sum(saga.steps[i].status in MOVING_BACK for i in passed):
         return NOTHING
+    net_effect = set(saga.net_effect())
     if given_up is None:
+        failed = [i for i in undo - passed if saga.steps[i].status is StepStatus.UNDO_FAILED]
         if not failed:
             return NOTHING
+        net_effect -= undone
         why = f"undoing {saga.definition.steps[min(failed)].name} had given up"
         given_up = ("COMPENSATION_STUCK", why, min(failed))
     code, why, step = given_up
-    return Decision((SagaParked(now_ms, code, why, step, saga.net_effect()),), (), True)
+    return Decision((SagaParked(now_ms, code, why, step, tuple(sorted(net_effect))),), (), True)

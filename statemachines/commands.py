@@ -34,6 +34,8 @@ class Answer(StrEnum):
     SKIP_BREAKS_USES = "skip_breaks_uses"
     """A later step needs the result of the step that was to be skipped."""
     NOTHING_TO_SKIP = "nothing_to_skip"
+    LEDGERS_NOT_ASKED = "ledgers_not_asked"
+    """The journal was restored, and its participants have not all been heard yet; ask again."""
 
 
 class Decision(NamedTuple):
@@ -43,7 +45,7 @@ class Decision(NamedTuple):
         events: What has happened, in order. May be empty: the input changed nothing.
         commands: What to do.
         durable_first: Whether `events`, and all of this saga's before them, must be on
-            disk before a command leaves or anybody is told.
+            disk before a command leaves, anybody is told, or the next input is decided.
         answer: For an input that expects one.
     """
 

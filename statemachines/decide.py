@@ -10,6 +10,7 @@ be on disk before anything that relies on it leaves.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import assert_never
 
 from raysaga.statemachines.backward import (
@@ -18,15 +19,13 @@ from raysaga.statemachines.backward import (
     recall_undos,
     turn_back,
 )
-from raysaga.statemachines.calls import LedgerStatus, Outcome
+from raysaga.statemachines.calls import Code, Outcome
 from raysaga.statemachines.commands import NOTHING, Answer, AskLedgers, CallStep, Decision
 from raysaga.statemachines.definition import Durability, StepKind
 from raysaga.statemachines.events import (
     Accepted,
     AttemptFailed,
     Event,
-    GoGiven,
-    LedgersAsked,
     Recovered,
     SagaParked,
     SagaResumed,
@@ -48,15 +47,17 @@ from raysaga.statemachines.inputs import (
     Submitted,
     TimeReached,
 )
-from raysaga.statemachines.saga import Saga
-from raysaga.statemachines.tables import Phase, StepStatus
-
-FORWARD = frozenset({Phase.RUNNING, Phase.FORWARD_ONLY})
-BACKWARD = frozenset({Phase.COMPENSATING, Phase.PARKED_BACKWARD, Phase.COMPENSATED})
+from raysaga.statemachines.restored import reconcile
+from raysaga.statemachines.saga import MOVING_BACK, Saga
+from raysaga.statemachines.tables import BACKWARD, FORWARD, Phase, StepStatus
 
 
 def decide(saga: Saga, given: Input, now_ms: int) -> Decision:
     """Return what `given` means for `saga` at `now_ms` (Unix time). See the module."""
+    if saga.must_ask and not isinstance(given, HostRestarted | LedgersAnswered):
+        return _before_the_ledgers(given)
+    if not saga.is_accepted and not isinstance(given, Submitted):
+        return NOTHING
     match given:
         case StepAnswered():
             if given.undo:
@@ -69,7 +70,7 @@ def decide(saga: Saga, given: Input, now_ms: int) -> Decision:
         case HostRestarted():
             return _host_restarted(saga, given, now_ms)
         case LedgersAnswered():
-            return _ledgers_answered(saga, given, now_ms)
+            return reconcile(saga, given, now_ms)
         case CancelRequested() | CompensationForced():
             return _wanted_back(saga, given, now_ms)
         case RetryOrdered():
@@ -80,7 +81,18 @@ def decide(saga: Saga, given: Input, now_ms: int) -> Decision:
             assert_never(given)
 
 
+def _before_the_ledgers(given: Input) -> Decision:
+    """Nothing is dispatched, cancelled or timed out before every step was asked about."""
+    if isinstance(given, StepAnswered | TimeReached):
+        return NOTHING
+    if isinstance(given, Submitted):
+        return Decision(answer=Answer.ALREADY)
+    return Decision(answer=Answer.LEDGERS_NOT_ASKED)
+
+
 def _submitted(saga: Saga, given: Submitted, now_ms: int) -> Decision:
+    if saga.is_accepted:
+        return Decision(answer=Answer.ALREADY)
     definition = saga.definition
     accepted = Accepted(
         definition.name,
@@ -104,15 +116,30 @@ def _submitted(saga: Saga, given: Submitted, now_ms: int) -> Decision:
 
 def _answered_action(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     step = saga.steps[given.step]
-    if step.status is not StepStatus.CALLING or step.attempt != given.attempt:
+    if step.status not in _HEARS or step.attempt != given.attempt:
+        return NOTHING
+    if step.status is not StepStatus.CALLING and (
+        saga.phase in BACKWARD or not _is_definite(given)
+    ):
+        # The attempt was given up already; late, only what is final tells something new.
         return NOTHING
     if given.outcome == Outcome.SUCCEEDED:
         done = StepSucceeded(given.step, given.attempt, now_ms, given.result)
         return _settled(saga, given.step, (done,), now_ms)
-    # An answer that is not the ledger's row concerns one attempt only.
-    if given.outcome == Outcome.REFUSED and given.stored:
+    if _is_definite(given):
         return _refused(saga, given, now_ms)
     return _attempt_failed(saga, given, now_ms)
+
+
+_HEARS = frozenset({StepStatus.CALLING, StepStatus.WAITING, StepStatus.UNKNOWN})
+
+
+def _is_definite(given: StepAnswered) -> bool:
+    """Return whether the answer will be the same for ever.
+
+    A refusal that is not the ledger's row concerns one attempt only.
+    """
+    return given.outcome == Outcome.SUCCEEDED or (given.outcome == Outcome.REFUSED and given.stored)
 
 
 def _settled(saga: Saga, i: int, events: tuple[Event, ...], now_ms: int) -> Decision:
@@ -133,14 +160,23 @@ def _refused(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
         if saga.phase is Phase.COMPENSATING:
             return compensation_steps(saga, (refused,), now_ms, settled=i)
         return Decision((refused,))
-    if step.best_effort:
+    # A tombstone tells that the saga had turned back: to go on without the step would be wrong.
+    if step.best_effort and given.code != Code.CANCELLED_BEFORE_START:
         skipped = StepSkipped(i, False, now_ms, "", given.code)
         return _settled(saga, i, (refused, skipped), now_ms)
-    if step.kind is StepKind.RETRIABLE:
-        why = f"{step.name} was refused beyond the point of no return: {given.message}"
-        return _park(saga, (refused,), now_ms, "STEP_REFUSED", why, i)
-    return turn_back(
-        saga, (refused,), now_ms, code=given.code, message=given.message, step=i, settled=i
+    if saga.phase is Phase.RUNNING or (step.kind is StepKind.PIVOT and not _is_beyond(saga)):
+        return turn_back(
+            saga, (refused,), now_ms, code=given.code, message=given.message, step=i, settled=i
+        )
+    why = f"{step.name} was refused beyond the point of no return: {given.message}"
+    return _park(saga, (refused,), now_ms, "STEP_REFUSED", why, i, refused=i)
+
+
+def _is_beyond(saga: Saga) -> bool:
+    """Return whether a step without an undo is known to have happened."""
+    return any(
+        progress.status is StepStatus.SUCCEEDED and not step.has_undo
+        for step, progress in zip(saga.definition.steps, saga.steps, strict=True)
     )
 
 
@@ -161,7 +197,7 @@ def _attempt_failed(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     if step.best_effort:
         skipped = StepSkipped(i, False, now_ms, "", given.code)
         return _settled(saga, i, (failed, skipped), now_ms)
-    if step.kind is StepKind.COMPENSATABLE:
+    if saga.phase is Phase.RUNNING:
         return turn_back(
             saga, (failed,), now_ms, code=given.code, message=given.message, step=i, settled=i
         )
@@ -171,9 +207,18 @@ def _attempt_failed(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
 
 
 def _park(
-    saga: Saga, events: tuple[Event, ...], now_ms: int, code: str, why: str, step: int | None
+    saga: Saga,
+    events: tuple[Event, ...],
+    now_ms: int,
+    code: str,
+    why: str,
+    step: int | None,
+    *,
+    refused: int | None = None,
 ) -> Decision:
-    parked = SagaParked(now_ms, code, why, step, saga.net_effect())
+    """Leave the saga to a person; `refused` is the step that this decision saw refused."""
+    net_effect = tuple(i for i in saga.net_effect() if i != refused)
+    parked = SagaParked(now_ms, code, why, step, net_effect)
     return Decision((*events, parked), (), True)
 
 
@@ -197,60 +242,22 @@ def _time_reached(saga: Saga, now_ms: int) -> Decision:
 
 
 def _host_restarted(saga: Saga, given: HostRestarted, now_ms: int) -> Decision:
-    if saga.is_terminal or saga.is_parked:
+    asks = given.restored or saga.must_ask
+    if saga.is_terminal or (saga.is_parked and not asks):
         return NOTHING
-    recovered = Recovered(now_ms, given.epoch, saga.recoveries + 1)
+    recovered = Recovered(now_ms, given.epoch, saga.recoveries + 1, asks)
+    if asks:
+        # A parked saga, and one that may be poison, too: nothing may be ordered of it before.
+        return Decision((recovered,), (AskLedgers(),), True)
     if recovered.recoveries > given.recoveries_max:
         why = f"its host stopped {given.recoveries_max} times without progress on it"
         return _park(saga, (recovered,), now_ms, "POISON", why, None)
-    if given.restored:
-        return Decision((recovered,), (AskLedgers(),), True)
     if saga.phase is Phase.COMPENSATING:
         onward = recall_undos(saga, now_ms, only_called=True)
     else:
         onward = resume_forward(saga, now_ms, with_waiting=False)
     # The count must outlive a crash that this very saga may cause.
     return Decision((recovered, *onward.events), onward.commands, True)
-
-
-def _ledgers_answered(saga: Saga, given: LedgersAnswered, now_ms: int) -> Decision:
-    """Reconcile a saga of a restored journal with what really happened.
-
-    Nothing is called here: the host lets the saga restart from the facts.
-    """
-    if saga.is_terminal or saga.is_parked:
-        return NOTHING
-    asked = LedgersAsked(now_ms, tuple(given.statuses), tuple(given.results))
-    steps = saga.definition.steps
-    held = given.statuses
-    beyond = [i for i, step in enumerate(steps) if not step.has_undo and _applied(held[i])]
-    back = [i for i in range(len(steps)) if held[i] in _TAKEN_BACK]
-    if beyond and (back or saga.phase is Phase.COMPENSATING):
-        why = f"{steps[beyond[0]].name} happened, yet the saga was being undone"
-        return _park(saga, (asked,), now_ms, "RESTORED_CONTRADICTION", why, beyond[0])
-    if saga.phase is Phase.COMPENSATING:
-        return Decision((asked,), (), True)
-    if back:
-        undo = tuple(i for i, step in enumerate(steps) if step.has_undo)
-        why = "the ledgers show that it had turned back before the restore"
-        return turn_back(
-            saga, (asked,), now_ms, code="RESTORED", message=why, step=None, undo=undo, call=False
-        )
-    facts: list[Event] = [asked]
-    if beyond and saga.phase is Phase.RUNNING:
-        facts.append(GoGiven(now_ms))
-    open_statuses = (StepStatus.PENDING, StepStatus.CALLING, StepStatus.WAITING)
-    for i, progress in enumerate(saga.steps):
-        if progress.status in open_statuses and _applied(held[i]):
-            facts.append(StepSucceeded(i, progress.attempt, now_ms, given.results[i]))
-    return Decision(tuple(facts), (), True)
-
-
-_TAKEN_BACK = frozenset({LedgerStatus.TOMBSTONE.value, LedgerStatus.UNDONE.value})
-
-
-def _applied(status: str) -> bool:
-    return status == LedgerStatus.APPLIED.value
 
 
 def _wanted_back(saga: Saga, given: CancelRequested | CompensationForced, now_ms: int) -> Decision:
@@ -285,15 +292,42 @@ def _skip_ordered(saga: Saga, given: SkipOrdered, now_ms: int) -> Decision:
         return Decision(answer=Answer.NOT_PARKED)
     resumed = SagaResumed(now_ms, given.by, given.note)
     backward = saga.phase is Phase.PARKED_BACKWARD
-    stuck_as = (StepStatus.UNDO_FAILED,) if backward else (StepStatus.UNKNOWN, StepStatus.REFUSED)
-    stuck = [i for i, step in enumerate(saga.steps) if step.status in stuck_as]
+    stuck = _what_holds(saga, backward=backward)
     if not stuck:
         return Decision(answer=Answer.NOTHING_TO_SKIP)
+    users = [] if backward else _users_of(saga, stuck)
+    if users and saga.phase is Phase.PARKED_RUNNING:
+        # It can still be turned back, which is better than to leave out half of it.
+        return Decision(answer=Answer.SKIP_BREAKS_USES)
+    stuck += users
     skips = tuple(StepSkipped(i, backward, now_ms, given.by, given.note) for i in stuck)
     if backward:
         onward = recall_undos(saga, now_ms, only_called=False, skipped=frozenset(stuck))
     else:
-        if any(set(used) & set(stuck) for used in saga.definition.uses):
-            return Decision(answer=Answer.SKIP_BREAKS_USES)
         onward = resume_forward(saga, now_ms, with_waiting=True, skipped=tuple(stuck))
     return Decision((resumed, *skips, *onward.events), onward.commands, True, Answer.ACCEPTED)
+
+
+def _what_holds(saga: Saga, *, backward: bool) -> list[int]:
+    """Return the steps that keep a parked saga from going on: those that gave up.
+
+    If it is parked for no step's sake but for what it does to its host, it is
+    whatever was under way.
+    """
+    gave_up = {StepStatus.UNDO_FAILED} if backward else {StepStatus.UNKNOWN, StepStatus.REFUSED}
+    found = [i for i, step in enumerate(saga.steps) if step.status in gave_up]
+    if found or saga.parked is None or saga.parked.step is not None:
+        return found
+    under_way = MOVING_BACK if backward else {StepStatus.CALLING, StepStatus.WAITING}
+    return [i for i, step in enumerate(saga.steps) if step.status in under_way]
+
+
+def _users_of(saga: Saga, skipped: Collection[int]) -> list[int]:
+    """Return the steps still to come whose requests need a result that there will not be."""
+    without = set(skipped)
+    found = []
+    for i in saga.definition.topological:
+        if i not in without and not without.isdisjoint(saga.definition.uses[i]):
+            without.add(i)
+            found.append(i)
+    return found

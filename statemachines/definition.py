@@ -18,7 +18,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, cast
 
 from raysaga.statemachines.errors import DefinitionError, ValidationError
 from raysaga.statemachines.ids import is_key
@@ -97,6 +98,15 @@ class Step:
     timeout_ms: int = 5_000
     best_effort: bool = False
 
+    def __post_init__(self) -> None:
+        # Copied, so that what the caller does to its own afterwards changes no definition.
+        after: object = self.after
+        if isinstance(after, list):
+            object.__setattr__(self, "after", tuple(after))
+        if isinstance(self.request, Mapping):
+            object.__setattr__(self, "request", dict(self.request))
+        object.__setattr__(self, "kind", _member(StepKind, self.kind))
+
     @property
     def has_undo(self) -> bool:
         """Whether the step can be taken back."""
@@ -143,6 +153,8 @@ class SagaDefinition:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "steps", tuple(self.steps))
+        put(self, "durability", _member(Durability, self.durability))
+        put(self, "compensation_policy", _member(CompensationPolicy, self.compensation_policy))
         _check_parts(self)
         put(self, "index", {step.name: i for i, step in enumerate(self.steps)})
         put(self, "dependencies", tuple(_dependencies(self)))
@@ -183,8 +195,8 @@ class SagaDefinition:
                 name=data["name"],
                 version=data["version"],
                 deadline_ms=data["deadline_ms"],
-                compensation_policy=CompensationPolicy(data["compensation_policy"]),
-                durability=Durability(data["durability"]),
+                compensation_policy=data["compensation_policy"],
+                durability=data["durability"],
                 steps=tuple(_step_from_data(step) for step in data["steps"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -208,10 +220,11 @@ class SagaDefinition:
         self,
         step: int,
         saga_input: Mapping[str, Any],
-        results: Sequence[Mapping[str, Any] | None],
+        results: Sequence[Mapping[str, Any] | None] | Mapping[int, Mapping[str, Any] | None],
     ) -> Mapping[str, Any]:
         """Return the request of a step: a pure function of the input and declared results.
 
+        `results` need hold only the steps that `uses` lists, by index.
         A path into a result that leads nowhere gives None: what a participant
         leaves out cannot stop a saga half way.
         """
@@ -230,6 +243,19 @@ class SagaDefinition:
 
 
 _MISSING = object()
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _member(choices: type[_Choice], given: _Choice | str) -> _Choice:
+    """Return the member that `given` is or spells; what is neither is refused later, by name.
+
+    Rules compare members by identity, so a plain `"strict"` must not stay a text.
+    """
+    try:
+        return choices(given)
+    except ValueError:
+        return cast(_Choice, given)
 
 
 def _walk(value: Any, parts: Sequence[str]) -> Any:
@@ -250,7 +276,6 @@ def _step_to_data(step: Step) -> dict[str, Any]:
 
 def _step_from_data(data: Mapping[str, Any]) -> Step:
     fields = dict(data)
-    fields["kind"] = StepKind(fields["kind"])
     if fields["after"] is not None:
         fields["after"] = tuple(fields["after"])
     if fields["retry"] is not None:
@@ -265,43 +290,84 @@ def _check_parts(definition: SagaDefinition) -> None:
     def refuse(step: str | None, message: str) -> DefinitionError:
         return DefinitionError(str(definition.name), step, message)
 
-    if not isinstance(definition.name, str) or not is_key(definition.name):
-        raise refuse(None, "the name must match [A-Za-z0-9._:-]{1,100}")
-    if ":" in definition.name:
-        raise refuse(None, "the name must not contain ':', which ends it in a saga id")
+    if not _is_name(definition.name) or ":" in definition.name:
+        # A colon ends the definition's name in a saga's id.
+        raise refuse(None, "the name must match [A-Za-z0-9._-]{1,100}")
+    if not _is_count(definition.version):
+        raise refuse(None, "version must be a whole number of at least 1")
     if not 1 <= len(definition.steps) <= STEPS_MAX:
         raise refuse(None, f"there must be 1 to {STEPS_MAX} steps")
-    if definition.deadline_ms is not None and definition.deadline_ms < 1:
-        raise refuse(None, "deadline_ms must be at least 1")
+    if definition.deadline_ms is not None and not _is_count(definition.deadline_ms):
+        raise refuse(None, "deadline_ms must be a whole number of at least 1")
+    if not _is(definition.compensation_policy, CompensationPolicy):
+        raise refuse(None, f"compensation_policy must be {_spell(CompensationPolicy)}")
+    if not _is(definition.durability, Durability):
+        raise refuse(None, f"durability must be {_spell(Durability)}")
     seen: set[str] = set()
     for step in definition.steps:
-        if not isinstance(step.name, str) or not is_key(step.name) or "." in step.name:
+        if not _is(step, Step):
+            raise refuse(str(step), "it is no Step")
+        if not _is_name(step.name) or "." in step.name:
             raise refuse(str(step.name), "the name must match [A-Za-z0-9_:-]{1,100}")
         if step.name in seen:
             raise refuse(step.name, "the name is used twice")
         seen.add(step.name)
-        flaw = _flaw_of_step(step)
+        flaw = _flaw_of_step(step) or _flaw_of_kind(step)
         if flaw is not None:
             raise refuse(step.name, flaw)
 
 
+def _is(value: object, kind: type | UnionType) -> bool:
+    """Return whether a field holds what its annotation says; data from elsewhere may not."""
+    return isinstance(value, kind)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and is_key(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _spell(choices: type[StrEnum]) -> str:
+    return " or ".join(repr(choice.value) for choice in choices)
+
+
 def _flaw_of_step(step: Step) -> str | None:
-    if not is_key(step.participant) or not is_key(step.action):
+    """Return what is wrong with the fields of a step, each for itself."""
+    if not _is_name(step.participant) or not _is_name(step.action):
         return "participant and action must match [A-Za-z0-9._:-]{1,100}"
-    if step.compensation is not None and not is_key(step.compensation):
+    if step.compensation is not None and not _is_name(step.compensation):
         return "compensation must match [A-Za-z0-9._:-]{1,100}"
+    if not _is(step.kind, StepKind):
+        return f"kind must be {_spell(StepKind)}"
+    if not _is(step.best_effort, bool):
+        return "best_effort must be true or false"
+    if step.after is not None and not (
+        _is(step.after, tuple) and all(_is(name, str) for name in step.after)
+    ):
+        return "after must be a tuple of names of steps"
+    if step.request is not None and not (
+        _is(step.request, dict)
+        and all(_is(part, str) for item in step.request.items() for part in item)
+    ):
+        return "request must map names of fields to paths"
+    if not _is_count(step.timeout_ms) or step.timeout_ms > TIMEOUT_MS_MAX:
+        return f"timeout_ms must be between 1 and {TIMEOUT_MS_MAX}"
+    if not _is(step.retry, RetryPolicy | None) or not _is(step.compensation_retry, RetryPolicy):
+        return "retry and compensation_retry must be retry policies"
+    return step.action_retry.flaw() or step.compensation_retry.flaw()
+
+
+def _flaw_of_kind(step: Step) -> str | None:
+    """Return what does not fit the kind of the step."""
     if step.kind is StepKind.COMPENSATABLE and not step.has_undo:
         return "a compensatable step needs a compensation"
     if step.kind is not StepKind.COMPENSATABLE and step.has_undo:
         return f"a {step.kind.value} step is never undone, so it must not have a compensation"
     if step.kind is StepKind.PIVOT and step.best_effort:
         return "the pivot decides the saga, so it cannot be best effort"
-    if not 1 <= step.timeout_ms <= TIMEOUT_MS_MAX:
-        return f"timeout_ms must be between 1 and {TIMEOUT_MS_MAX}"
-    for policy in (step.action_retry, step.compensation_retry):
-        flaw = policy.flaw()
-        if flaw is not None:
-            return flaw
     return None
 
 
@@ -332,36 +398,45 @@ def _topological(definition: SagaDefinition) -> tuple[int, ...]:
             if missing[j] == 0:
                 ready.append(j)
     if len(order) < len(definition.steps):
+        # Going back from a step that is stuck leads into the cycle, not only behind it.
         stuck = next(i for i, count in enumerate(missing) if count)
+        met: set[int] = set()
+        while stuck not in met:
+            met.add(stuck)
+            stuck = next(j for j in definition.dependencies[stuck] if missing[j])
         name = definition.steps[stuck].name
         raise DefinitionError(definition.name, name, "it waits for itself, directly or not")
     return tuple(order)
 
 
-def _ancestors(definition: SagaDefinition) -> list[frozenset[int]]:
-    closure: list[frozenset[int]] = [frozenset()] * len(definition.steps)
+def _ancestors(definition: SagaDefinition) -> list[int]:
+    """Return by step the set of all steps before it, as the bits of a number.
+
+    As sets of objects the longest chains would take a hundred megabytes.
+    """
+    closure = [0] * len(definition.steps)
     for i in definition.topological:
-        before = definition.dependencies[i]
-        closure[i] = frozenset(before).union(*(closure[j] for j in before))
+        for j in definition.dependencies[i]:
+            closure[i] |= closure[j] | 1 << j
     return closure
 
 
-def _uses(definition: SagaDefinition, i: int, ancestors: frozenset[int]) -> tuple[int, ...]:
+def _uses(definition: SagaDefinition, i: int, ancestors: int) -> tuple[int, ...]:
     """Return the steps whose results the request of step `i` declares."""
     step = definition.steps[i]
     used: set[int] = set()
     for name, path in (step.request or {}).items():
         parts = path.split(".")
-        if parts[0] == "input" and len(parts) >= 2:
+        if parts[0] == "input" and len(parts) >= 2 and all(parts):
             continue
-        if parts[0] != "results" or len(parts) < 3:
+        if parts[0] != "results" or len(parts) < 3 or not all(parts):
             raise DefinitionError(
                 definition.name,
                 step.name,
                 f"request field {name!r}: {path!r} is neither input.… nor results.STEP.…",
             )
         source = definition.index.get(parts[1])
-        if source is None or source not in ancestors:
+        if source is None or not ancestors >> source & 1:
             raise DefinitionError(
                 definition.name,
                 step.name,
@@ -377,7 +452,7 @@ def _uses(definition: SagaDefinition, i: int, ancestors: frozenset[int]) -> tupl
     return tuple(sorted(used))
 
 
-def _check_shape(definition: SagaDefinition, ancestors: Sequence[frozenset[int]]) -> None:
+def _check_shape(definition: SagaDefinition, ancestors: Sequence[int]) -> None:
     """Check compensatable* - pivot - retriable* on every path.
 
     Two pivots on two branches, one done and one refused, would leave no end to
@@ -387,18 +462,19 @@ def _check_shape(definition: SagaDefinition, ancestors: Sequence[frozenset[int]]
     pivots = [i for i, step in enumerate(steps) if step.kind is StepKind.PIVOT]
     if len(pivots) > 1:
         raise DefinitionError(definition.name, steps[pivots[1]].name, "there is a pivot already")
-    undoable = frozenset(i for i, step in enumerate(steps) if step.has_undo)
+    undoable = sum(1 << i for i, step in enumerate(steps) if step.has_undo)
     for i, step in enumerate(steps):
-        if i in undoable:
+        if step.has_undo:
             continue
-        if not undoable <= ancestors[i]:
-            late = steps[min(undoable - ancestors[i])].name
+        late = undoable & ~ancestors[i]
+        if late:
+            name = steps[(late & -late).bit_length() - 1].name
             raise DefinitionError(
                 definition.name,
                 step.name,
-                f"it cannot be undone, so it must come after {late!r}, which may still turn back",
+                f"it cannot be undone, so it must come after {name!r}, which may still turn back",
             )
-        if pivots and i != pivots[0] and pivots[0] not in ancestors[i]:
+        if pivots and i != pivots[0] and not ancestors[i] >> pivots[0] & 1:
             raise DefinitionError(
                 definition.name, step.name, "it cannot be undone, so it must come after the pivot"
             )

@@ -142,11 +142,16 @@ class SagaResumed(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A host has taken the saga up again, for the n-th time since it last made progress."""
+    """A host has taken the saga up again, for the n-th time since it last made progress.
+
+    `restored` tells that the journal came from a backup: from here on nothing is
+    sent or decided before the ledgers were asked.
+    """
 
     at_ms: int
     epoch: int
     recoveries: int
+    restored: bool = False
 
 
 class LedgersAsked(NamedTuple):

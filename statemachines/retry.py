@@ -24,6 +24,9 @@ class RetryPolicy:
 
     def flaw(self) -> str | None:
         """Return what is wrong with the numbers, or None."""
+        numbers = (self.attempts_max, self.delay_ms_first, self.delay_ms_max)
+        if not all(type(number) is int for number in numbers):
+            return "attempts and delays must be whole numbers"
         if self.attempts_max < 1:
             return "attempts_max must be at least 1"
         if not 0 < self.delay_ms_first <= self.delay_ms_max:

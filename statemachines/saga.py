@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.calls import LedgerStatus
+from raysaga.statemachines.definition import Durability, SagaDefinition
 from raysaga.statemachines.events import (
     Accepted,
     AttemptFailed,
@@ -31,13 +32,16 @@ from raysaga.statemachines.events import (
 )
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.machine import move_saga, move_step
-from raysaga.statemachines.tables import PARKED, TERMINAL, Phase, StepStatus
+from raysaga.statemachines.tables import BACKWARD, PARKED, TERMINAL, Phase, StepStatus
 
 DONE = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED})
 """A step that depends only on such steps may be sent."""
 
 PASSED_BACK = frozenset({StepStatus.UNDONE, StepStatus.UNDO_SKIPPED})
 """What came before such steps may be undone."""
+
+MOVING_BACK = frozenset({StepStatus.UNDOING, StepStatus.UNDO_WAITING})
+"""A compensation that is under way, or due later."""
 
 MAY_STAND = frozenset(
     {
@@ -53,6 +57,11 @@ MAY_STAND = frozenset(
     }
 )
 """The step's effect stands, or nobody knows."""
+
+LEDGER_MAY_STAND = frozenset(
+    {LedgerStatus.APPLIED.value, LedgerStatus.PENDING.value, LedgerStatus.UNKNOWN.value}
+)
+"""The same as a participant's ledger says it."""
 
 
 class Reason(NamedTuple):
@@ -72,9 +81,10 @@ class StepProgress:
         undo_attempt: The same for the compensation.
         result: What the action gave; None until then.
         retry_at_ms: When a waiting call is due.
+        has_refused: Whether its participant has refused it for good, so that no effect can stand.
     """
 
-    __slots__ = ("attempt", "result", "retry_at_ms", "status", "undo_attempt")
+    __slots__ = ("attempt", "has_refused", "result", "retry_at_ms", "status", "undo_attempt")
 
     def __init__(self) -> None:
         self.status = StepStatus.PENDING
@@ -82,6 +92,7 @@ class StepProgress:
         self.undo_attempt = 0
         self.result: Mapping[str, Any] | None = None
         self.retry_at_ms = 0
+        self.has_refused = False
 
 
 class Saga:
@@ -92,15 +103,19 @@ class Saga:
         definition: Its recipe.
         phase: Where it stands; moved by the table only.
         steps: In the order of the definition.
+        is_accepted: Whether it exists yet.
         undo: What must be undone, once it has turned back.
         taken_over: Whether an earlier incarnation of its host may have sent calls that
             were never recorded.
+        must_ask: Whether its journal was restored and its ledgers have not been heard yet.
+        held_by_ledgers: Steps of which the ledgers said, after a restore, that their effect
+            stands or may stand.
         recoveries: Takeovers since it last made progress.
         waiting: Steps with a call that is due later.
         in_flight: Steps whose action this incarnation has sent and not heard of.
         open_count: Number of steps that are not done.
         undo_left: Number of steps still to undo.
-        undo_failed: Number of those that gave up.
+        undo_moving: Number of those whose compensation is under way or due later.
         turned: Why it turned back, if it did.
         parked: Why it waits for a person, while it does.
     """
@@ -110,9 +125,12 @@ class Saga:
         "deadline_at_ms",
         "definition",
         "fingerprint",
+        "held_by_ledgers",
         "in_flight",
         "input",
+        "is_accepted",
         "key",
+        "must_ask",
         "open_count",
         "parked",
         "phase",
@@ -123,8 +141,8 @@ class Saga:
         "taken_over",
         "turned",
         "undo",
-        "undo_failed",
         "undo_left",
+        "undo_moving",
         "waiting",
     )
 
@@ -137,16 +155,19 @@ class Saga:
         self.key = ""
         self.fingerprint = ""
         self.scope = ""
+        self.is_accepted = False
         self.accepted_at_ms = 0
         self.deadline_at_ms: int | None = None
         self.undo: frozenset[int] = frozenset()
         self.taken_over = False
+        self.must_ask = False
+        self.held_by_ledgers: frozenset[int] = frozenset()
         self.recoveries = 0
         self.waiting: set[int] = set()
         self.in_flight: set[int] = set()
         self.open_count = len(self.steps)
         self.undo_left = 0
-        self.undo_failed = 0
+        self.undo_moving = 0
         self.turned: Reason | None = None
         self.parked: Reason | None = None
 
@@ -167,7 +188,7 @@ class Saga:
 
     def due_at_ms(self) -> int | None:
         """Return when the saga must be looked at even if nothing arrives; None for never."""
-        if self.phase in TERMINAL or self.phase in PARKED:
+        if self.phase in TERMINAL or self.phase in PARKED or self.must_ask:
             return None
         due = self.deadline_at_ms if self.phase is Phase.RUNNING else None
         for i in self.waiting:
@@ -178,11 +199,50 @@ class Saga:
 
     def request_of(self, step: int) -> Mapping[str, Any]:
         """Return the request of a step; its action and its compensation get the same."""
-        return self.definition.request_of(step, self.input, [s.result for s in self.steps])
+        # Only what it declares, so that a long saga's steps cost no more than a short one's.
+        results = {i: self.steps[i].result for i in self.definition.uses[step]}
+        return self.definition.request_of(step, self.input, results)
+
+    def is_alone_in_flight(self, step: int | None) -> bool:
+        """Return whether no action but that of `step` is under way."""
+        return len(self.in_flight) == (step in self.in_flight)
+
+    def may_have_been_sent(self) -> set[int]:
+        """Return every step that may have taken effect.
+
+        After a takeover the log is only a prefix of what an earlier incarnation
+        did: whatever it could have reached, supposing that unrecorded steps
+        succeeded, up to the next barrier that the log does not hold. A relaxed
+        saga may have had an earlier incarnation that left no log at all.
+        """
+        definition = self.definition
+        sent = {i for i, step in enumerate(self.steps) if step.status is not StepStatus.PENDING}
+        sent |= self.held_by_ledgers
+        may_hide = self.taken_over or definition.durability is Durability.RELAXED
+        if not may_hide or definition.durability is Durability.STRICT:
+            return sent
+        forward_only = self.phase in (Phase.FORWARD_ONLY, Phase.PARKED_FORWARD)
+        for i in definition.topological:
+            if forward_only or definition.steps[i].has_undo:
+                used = definition.uses[i]
+                if sent.issuperset(definition.dependencies[i]) and all(
+                    self.steps[j].status is StepStatus.SUCCEEDED for j in used
+                ):
+                    sent.add(i)
+        return sent
 
     def net_effect(self) -> tuple[int, ...]:
         """Return the steps whose effect stands or may stand."""
-        return tuple(i for i, step in enumerate(self.steps) if step.status in MAY_STAND)
+        if self.phase in BACKWARD:
+            unseen = set(self.undo | self.held_by_ledgers)
+        else:
+            unseen = self.may_have_been_sent()
+        return tuple(
+            i
+            for i, step in enumerate(self.steps)
+            if not step.has_refused
+            and (step.status in MAY_STAND or (step.status is StepStatus.PENDING and i in unseen))
+        )
 
 
 def replay(
@@ -214,6 +274,7 @@ def evolve(saga: Saga, event: Event) -> None:
 
 
 def _accepted(saga: Saga, event: Accepted) -> None:
+    saga.is_accepted = True
     saga.input = event.input
     saga.key = event.key
     saga.fingerprint = event.fingerprint
@@ -225,11 +286,9 @@ def _accepted(saga: Saga, event: Accepted) -> None:
 def _step_called(saga: Saga, event: StepCalled) -> None:
     step = saga.steps[event.step]
     if event.undo:
-        was = step.status
+        saga.undo_moving += step.status not in MOVING_BACK
         move_step(step, "undo")
         step.undo_attempt = event.attempt
-        if was is StepStatus.UNDO_FAILED:
-            saga.undo_failed -= 1
         saga.in_flight.discard(event.step)
     else:
         move_step(step, "call")
@@ -254,7 +313,9 @@ def _step_succeeded(saga: Saga, event: StepSucceeded) -> None:
 
 
 def _step_refused(saga: Saga, event: StepRefused) -> None:
-    move_step(_settle(saga, event.step), "refuse")
+    step = _settle(saga, event.step)
+    move_step(step, "refuse")
+    step.has_refused = True
     saga.recoveries = 0
 
 
@@ -263,7 +324,7 @@ def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
     if event.undo:
         move_step(step, "undo_give_up" if event.retry_at_ms is None else "undo_wait")
         if event.retry_at_ms is None:
-            saga.undo_failed += 1
+            saga.undo_moving -= 1
     else:
         _settle(saga, event.step)
         move_step(step, "give_up" if event.retry_at_ms is None else "wait")
@@ -276,14 +337,14 @@ def _step_undone(saga: Saga, event: StepUndone) -> None:
     move_step(saga.steps[event.step], "undone")
     saga.waiting.discard(event.step)
     saga.undo_left -= 1
+    saga.undo_moving -= 1
     saga.recoveries = 0
 
 
 def _step_skipped(saga: Saga, event: StepSkipped) -> None:
     step = saga.steps[event.step]
     if event.undo:
-        if step.status is StepStatus.UNDO_FAILED:
-            saga.undo_failed -= 1
+        saga.undo_moving -= step.status in MOVING_BACK
         move_step(step, "skip_undo")
         saga.waiting.discard(event.step)
         saga.undo_left -= 1
@@ -297,10 +358,10 @@ def _go_given(saga: Saga, _event: GoGiven) -> None:
 
 
 def _compensation_started(saga: Saga, event: CompensationStarted) -> None:
-    move_saga(saga, "pivot_refused" if saga.phase is Phase.FORWARD_ONLY else "turn_back")
+    forward = saga.phase in (Phase.FORWARD_ONLY, Phase.PARKED_FORWARD)
+    move_saga(saga, "pivot_refused" if forward else "turn_back")
     saga.undo = frozenset(event.undo)
     saga.undo_left = len(saga.undo)
-    saga.undo_failed = 0
     # No action is sent again: the direction is latched.
     saga.waiting.clear()
     saga.turned = Reason(event.code, event.message, event.step)
@@ -327,13 +388,20 @@ def _resumed(saga: Saga, _event: SagaResumed) -> None:
 
 def _recovered(saga: Saga, event: Recovered) -> None:
     saga.taken_over = True
+    saga.must_ask = saga.must_ask or event.restored
     saga.recoveries = event.recoveries
     # What an earlier incarnation sent will not be answered to this one.
     saga.in_flight.clear()
 
 
-def _ledgers_asked(saga: Saga, _event: LedgersAsked) -> None:
+def _ledgers_asked(saga: Saga, event: LedgersAsked) -> None:
     saga.taken_over = True
+    saga.held_by_ledgers = frozenset(
+        i for i, status in enumerate(event.statuses) if status in LEDGER_MAY_STAND
+    )
+    saga.must_ask = False
+    # The takeover that asked goes on as a second one, which is counted instead.
+    saga.recoveries = max(saga.recoveries - 1, 0)
 
 
 _EVOLVE: Mapping[type[Any], Any] = {

@@ -49,6 +49,8 @@ class StepStatus(StrEnum):
 
 TERMINAL = frozenset({Phase.COMPLETED, Phase.COMPENSATED})
 PARKED = frozenset({Phase.PARKED_RUNNING, Phase.PARKED_FORWARD, Phase.PARKED_BACKWARD})
+FORWARD = frozenset({Phase.RUNNING, Phase.FORWARD_ONLY})
+BACKWARD = frozenset({Phase.COMPENSATING, Phase.PARKED_BACKWARD, Phase.COMPENSATED})
 
 # (trigger, source, destination), in the order of the story.
 PHASE_TRANSITIONS: tuple[tuple[str, Phase, Phase], ...] = (
@@ -65,6 +67,14 @@ PHASE_TRANSITIONS: tuple[tuple[str, Phase, Phase], ...] = (
     ("resume", Phase.PARKED_RUNNING, Phase.RUNNING),
     ("resume", Phase.PARKED_FORWARD, Phase.FORWARD_ONLY),
     ("resume", Phase.PARKED_BACKWARD, Phase.COMPENSATING),
+    # What the ledgers tell of a parked saga after a restore: it learns which way it faces,
+    # or what contradicts it, and stays parked.
+    ("go", Phase.PARKED_RUNNING, Phase.PARKED_FORWARD),
+    ("turn_back", Phase.PARKED_RUNNING, Phase.PARKED_BACKWARD),
+    ("pivot_refused", Phase.PARKED_FORWARD, Phase.PARKED_BACKWARD),
+    ("park", Phase.PARKED_RUNNING, Phase.PARKED_RUNNING),
+    ("park", Phase.PARKED_FORWARD, Phase.PARKED_FORWARD),
+    ("park", Phase.PARKED_BACKWARD, Phase.PARKED_BACKWARD),
 )
 
 _ACTIVE = (StepStatus.CALLING, StepStatus.WAITING, StepStatus.UNKNOWN)
@@ -83,6 +93,7 @@ _UNDOABLE = (
     StepStatus.UNDOING,
 )
 _STOPPED_UNDOS = (StepStatus.UNDOING, StepStatus.UNDO_WAITING, StepStatus.UNDO_FAILED)
+# PENDING: a ledger knew more than a restored journal, or the step needs a skipped one's result.
 _UNSETTLED = (StepStatus.PENDING, *_ACTIVE)
 
 STEP_TRANSITIONS: tuple[tuple[str, StepStatus, StepStatus], ...] = (
@@ -93,7 +104,7 @@ STEP_TRANSITIONS: tuple[tuple[str, StepStatus, StepStatus], ...] = (
     # Called again by a new owner of the saga.
     ("call", StepStatus.CALLING, StepStatus.CALLING),
     *(("succeed", source, StepStatus.SUCCEEDED) for source in _UNSETTLED),
-    *(("refuse", source, StepStatus.REFUSED) for source in _UNSETTLED),
+    *(("refuse", source, StepStatus.REFUSED) for source in _ACTIVE),
     ("wait", StepStatus.CALLING, StepStatus.WAITING),
     ("give_up", StepStatus.CALLING, StepStatus.UNKNOWN),
     *(("skip", source, StepStatus.SKIPPED) for source in (*_UNSETTLED, StepStatus.REFUSED)),
