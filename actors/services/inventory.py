@@ -64,9 +64,16 @@ class Inventory(Service):
         Raises:
             StockConflictError: If the ledger holds another one.
         """
-        stock = self._stock
-        if stock is not None:
-            change_tables(ledger, 0, lambda effects: load_stock(effects, stock))
+        if self._stock is not None:
+            self.load(ledger, self._stock)
+
+    def load(self, ledger: Ledger, stock: Stock, *, top_up: bool = False) -> bool:
+        """Load a stock; see `load_stock`.
+
+        Raises:
+            StockConflictError: If the ledger holds another one.
+        """
+        return change_tables(ledger, 0, lambda room: load_stock(room, stock, top_up=top_up))
 
     def is_guarded(self, call: StepCall) -> bool:
         """Whether the strategy has anything to do before the transaction."""
