@@ -107,8 +107,9 @@ def parse_address(text: str) -> Address:
         raise ValueError("an address is printable ASCII")
     try:
         address = Address(addr_spec=text)
-    except (MessageError, IndexError) as error:
-        raise ValueError("not an address") from error
+    except (MessageError, ValueError, IndexError) as error:
+        # In words of our own: the parser's would quote what it was given.
+        raise ValueError("not an address of the form name@domain") from error
     if not address.username or not address.domain:
         raise ValueError("an address has a name and a domain")
     return address

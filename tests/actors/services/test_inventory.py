@@ -113,7 +113,7 @@ async def test_orders_over_the_same_items_in_any_order_never_wait_for_each_other
     wishes = [chance.sample(names, 3) for _ in range(100)]
 
     async def one(number: int) -> StepReply:
-        wanted = {name: 1 + number % 2 for name in wishes[number]}
+        wanted = dict.fromkeys(wishes[number], 1 + number % 2)
         return await reserve(house, f"s{number}", **wanted)
 
     async with asyncio.timeout(60):
