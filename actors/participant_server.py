@@ -212,6 +212,7 @@ class ParticipantServer:
     def deliver(self, calls: Sequence[StepCall], reply: Answer) -> None:
         """Take calls; `reply` gets each answer later, in the event loop. Never blocks.
 
+        What is turned away, being beyond the bounds, is answered before this returns.
         No answer comes for a call whose outcome became unknown, or that a behaviour left
         unanswered: senders have time-outs.
         """
