@@ -103,10 +103,11 @@ class Landing:
 def _take(queue: deque[bytes], items_max: int) -> bytes:
     """Return the next messages of `queue` as one batch; at least one, if there is any."""
     taken: list[bytes] = []
-    size = 0
-    while queue and len(taken) < items_max and size < BATCH_BYTES_MAX:
+    # Never more than the bound, since the sender's name still goes in front.
+    room = BATCH_BYTES_MAX
+    while queue and len(taken) < items_max and len(queue[0]) <= room:
         taken.append(queue.popleft())
-        size += len(taken[-1])
+        room -= len(taken[-1])
     return b"".join(taken)
 
 

@@ -1,0 +1,371 @@
+"""A lane and a landing: nothing lost, nothing doubled, nothing open when nothing is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysaga.actors.lane import Landing, Lane
+from raysaga.actors.settings import EngineSettings
+from raysaga.actors.wire import MESSAGE_BYTES_MAX, pack_message, unpack_messages
+from raysaga.statemachines.errors import ValidationError
+
+from .virtual_time import VirtualClock, in_virtual_time, turns, until, virtual_loop
+
+
+class Pair:
+    """A sender and a responder that answers `n` with `-n`, after what `delay_s` says.
+
+    Attributes:
+        batches: What each exchange carried to the responder.
+        open_now: Exchanges under way.
+        lose: Asked at each exchange: None, or `before` or `after` delivery.
+    """
+
+    def __init__(self, **bounds: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings = EngineSettings(**bounds)
+        self.asked: list[int] = []
+        self.replies: list[int] = []
+        self.failures: list[BaseException] = []
+        self.batches: list[list[Any]] = []
+        self.open_now = 0
+        self.open_most = 0
+        self.lose: Callable[[list[Any]], str | None] = lambda _messages: None
+        self.delay_s: Callable[[int], float | None] = lambda _n: 0.0
+        self.wire_s = 0.001
+        self.landing = Landing(self._asked, self.settings)
+        self.lane = Lane(
+            sender="one",
+            exchange=self._exchange,
+            receive=self._received,
+            failed=self.failures.append,
+            expects=lambda: len(self.replies) < len(self.asked) and self.is_waiting,
+            clock=VirtualClock(loop),  # type: ignore[arg-type]
+            settings=self.settings,
+        )
+        self.is_waiting = True
+
+    def ask(self, *numbers: int) -> None:
+        for n in numbers:
+            self.asked.append(n)
+            self.lane.put((n,))
+
+    async def _exchange(self, batch: bytes) -> bytes:
+        messages = unpack_messages(batch)[1:]
+        self.batches.append(messages)
+        self.open_now += 1
+        self.open_most = max(self.open_most, self.open_now)
+        how = self.lose(messages)
+        try:
+            await asyncio.sleep(self.wire_s)
+            if how == "before":
+                raise ConnectionError("lost on the way there")
+            if how == "hangs":
+                await asyncio.get_running_loop().create_future()
+            answer = await self.landing.exchange(batch)
+            await asyncio.sleep(self.wire_s)
+            if how == "after":
+                raise ConnectionError("lost on the way back")
+            return answer
+        finally:
+            self.open_now -= 1
+
+    def _asked(self, sender: str, messages: list[list[Any]]) -> None:
+        loop = asyncio.get_running_loop()
+        for (n,) in messages:
+            delay_s = self.delay_s(n)
+            if delay_s is None:
+                continue
+            if delay_s:
+                loop.call_later(delay_s, self.landing.push, sender, (-n,))
+            else:
+                self.landing.push(sender, (-n,))
+
+    def _received(self, messages: list[list[Any]]) -> None:
+        self.replies.extend(-n for (n,) in messages)
+
+    async def all_answered(self) -> None:
+        await until(lambda: len(self.replies) >= len(self.asked))
+
+
+@in_virtual_time
+async def test_what_is_put_in_one_turn_leaves_in_one_exchange_and_comes_back_in_one() -> None:
+    pair = Pair()
+    pair.ask(1, 2, 3)
+    await pair.all_answered()
+    assert pair.batches[0] == [[1], [2], [3]]
+    assert pair.replies == [1, 2, 3]
+    assert pair.lane.exchange_count == 1
+
+
+@in_virtual_time
+async def test_what_queues_while_exchanges_are_under_way_goes_in_the_next_one() -> None:
+    pair = Pair()
+    pair.delay_s = lambda _n: 0.1
+    for n in range(1, 6):
+        pair.ask(n)
+        await turns()
+    await pair.all_answered()
+    # Two are open at once; what came while they were goes along together.
+    assert pair.batches[:3] == [[[1]], [[2]], [[3], [4], [5]]]
+    assert sorted(pair.replies) == [1, 2, 3, 4, 5]
+
+
+@in_virtual_time
+async def test_no_more_exchanges_are_open_than_the_bound_says() -> None:
+    pair = Pair(exchanges_open_max=3, batch_items_max=2)
+    pair.delay_s = lambda n: 0.02 * (n % 7)
+    for n in range(1, 60):
+        pair.ask(n)
+        await asyncio.sleep(0.003)
+    await pair.all_answered()
+    assert pair.open_most <= 3
+    assert max(map(len, pair.batches)) <= 2
+
+
+@in_virtual_time
+async def test_a_slow_answer_delays_no_other_one() -> None:
+    pair = Pair()
+    pair.delay_s = lambda n: 1.0 if n == 1 else 0.0
+    pair.ask(1)
+    await asyncio.sleep(0.01)
+    pair.ask(2)
+    await until(lambda: pair.replies == [2], within_s=0.1)
+    await pair.all_answered()
+    assert pair.replies == [2, 1]
+
+
+@in_virtual_time
+async def test_answers_come_with_whatever_exchange_is_open() -> None:
+    """The question came with the first exchange, which a newer one has released."""
+    pair = Pair()
+    pair.delay_s = lambda n: 0.5 if n == 1 else None
+    pair.ask(1)
+    await asyncio.sleep(0.1)
+    pair.ask(2)
+    await until(lambda: pair.replies == [1], within_s=1.0)
+    assert pair.batches[:2] == [[[1]], [[2]]]
+
+
+@in_virtual_time
+async def test_a_newer_exchange_releases_the_older_one() -> None:
+    pair = Pair()
+    landing = pair.landing
+    first = asyncio.ensure_future(landing.exchange(pack_message("one")))
+    await turns()
+    second = asyncio.ensure_future(landing.exchange(pack_message("one")))
+    other = asyncio.ensure_future(landing.exchange(pack_message("two")))
+    await turns()
+    assert (first.done(), second.done(), other.done()) == (True, False, False)
+    assert first.result() == b""
+    landing.push("one", (7,))
+    assert unpack_messages(await second) == [[7]]
+    assert not other.done()
+    landing.push("two", (8,))
+    assert unpack_messages(await other) == [[8]]
+
+
+@in_virtual_time
+async def test_replies_pushed_in_one_turn_come_together() -> None:
+    pair = Pair()
+    waiting = asyncio.ensure_future(pair.landing.exchange(pack_message("one")))
+    await turns()
+    for n in range(5):
+        pair.landing.push("one", (n,))
+    assert unpack_messages(await waiting) == [[0], [1], [2], [3], [4]]
+
+
+@in_virtual_time
+async def test_an_exchange_is_held_no_longer_than_the_bound_and_then_opened_again() -> None:
+    pair = Pair(exchange_hold_ms=100)
+    pair.delay_s = lambda _n: 0.55
+    pair.ask(1)
+    await pair.all_answered()
+    assert pair.failures == []
+    assert pair.lane.exchange_count == 6
+
+
+@in_virtual_time
+async def test_idle_costs_nothing() -> None:
+    pair = Pair(exchange_hold_ms=50)
+    pair.ask(1)
+    await pair.all_answered()
+    before = pair.lane.exchange_count
+    await asyncio.sleep(30.0)
+    assert (pair.lane.exchange_count, pair.open_now) == (before, 0)
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_a_lost_exchange_is_told_once_and_the_lane_goes_on(how: str) -> None:
+    @in_virtual_time
+    async def story() -> None:
+        pair = Pair()
+        losses = iter([how])
+        pair.lose = lambda _messages: next(losses, None)
+        pair.ask(1)
+        await until(lambda: pair.failures)
+        assert pair.replies == []
+        pair.asked.clear()
+        pair.ask(2)
+        await pair.all_answered()
+        assert pair.replies == [2]
+        assert [type(error) for error in pair.failures] == [ConnectionError]
+
+    story()
+
+
+@in_virtual_time
+async def test_an_exchange_that_hangs_counts_as_lost_after_hold_and_grace() -> None:
+    pair = Pair(exchange_hold_ms=200, exchange_grace_ms=300, exchanges_open_max=1)
+    losses = iter(["hangs"])
+    pair.lose = lambda _messages: next(losses, None)
+    pair.ask(1)
+    await asyncio.sleep(0.49)
+    assert not pair.failures
+    await until(lambda: pair.failures, within_s=0.1)
+    pair.asked.clear()
+    pair.ask(2)
+    await pair.all_answered()
+    assert pair.replies == [2]
+
+
+@in_virtual_time
+async def test_a_lane_whose_other_end_is_gone_tries_a_few_times_a_second() -> None:
+    pair = Pair()
+    pair.lose = lambda _messages: "before"
+    pair.ask(1)
+    await asyncio.sleep(10.0)
+    assert 15 <= pair.lane.exchange_count <= 40
+    assert len(pair.failures) == pair.lane.exchange_count
+
+
+@in_virtual_time
+async def test_what_was_queued_and_dropped_does_not_leave() -> None:
+    pair = Pair()
+    pair.ask(1)
+    pair.lane.drop_queued()
+    pair.asked.clear()
+    pair.ask(2)
+    await pair.all_answered()
+    assert pair.batches == [[[2]]]
+    assert pair.lane.queued_count == 0
+
+
+@in_virtual_time
+async def test_an_outbox_keeps_the_newest_and_no_more_than_its_bound() -> None:
+    pair = Pair(outbox_messages_max=3)
+    for n in range(10):
+        pair.landing.push("absent", (n,))
+    answer = await pair.landing.exchange(pack_message("absent"))
+    assert unpack_messages(answer) == [[7], [8], [9]]
+
+
+@in_virtual_time
+async def test_what_nobody_fetches_is_forgotten_after_ten_holds() -> None:
+    pair = Pair(exchange_hold_ms=100)
+    pair.landing.push("gone", (1,))
+    for _ in range(12):
+        await pair.landing.exchange(pack_message("here"))
+    waiting = asyncio.ensure_future(pair.landing.exchange(pack_message("gone")))
+    assert await waiting == b""
+
+
+@in_virtual_time
+async def test_a_batch_that_cannot_be_read_is_refused_whole() -> None:
+    pair = Pair()
+    with pytest.raises(ValidationError):
+        await pair.landing.exchange(pack_message("one") + b"\xc1")
+    assert pair.batches == []
+
+
+@in_virtual_time
+async def test_a_message_that_is_no_plain_data_fails_its_sender_and_no_other() -> None:
+    pair = Pair()
+    pair.ask(1)
+    with pytest.raises(ValidationError):
+        pair.lane.put((object(),))
+    with pytest.raises(ValidationError):
+        pair.lane.put(("x" * MESSAGE_BYTES_MAX,))
+    pair.ask(2)
+    await pair.all_answered()
+    assert pair.replies == [1, 2]
+
+
+@in_virtual_time
+async def test_large_messages_are_spread_over_exchanges_that_are_taken() -> None:
+    """Nine of nearly the largest size are more than one batch may be."""
+    pair = Pair()
+    pair.lane._sender = pack_message("a name as long as that of a scope and an epoch")
+    text = "x" * (MESSAGE_BYTES_MAX - 8)
+    arrived: list[int] = []
+    landing = Landing(lambda _s, messages: arrived.extend(m[0] for m in messages), pair.settings)
+    pair.lane._exchange = landing.exchange
+    for n in range(20):
+        pair.lane.put((n, text))
+    await until(lambda: len(arrived) == 20 or pair.failures)
+    assert arrived == list(range(20))
+    assert not pair.failures
+
+
+@in_virtual_time
+async def test_a_closed_lane_abandons_what_is_open_and_sends_nothing_more() -> None:
+    pair = Pair()
+    pair.delay_s = lambda _n: 1.0
+    pair.ask(1)
+    await asyncio.sleep(0.1)
+    await pair.lane.close()
+    pair.ask(2)
+    await asyncio.sleep(3.0)
+    assert pair.replies == []
+    assert pair.failures == []
+    assert pair.batches == [[[1]]]
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 30),  # pause before, in milliseconds
+        st.lists(st.integers(0, 60), min_size=1, max_size=12),  # delays of the answers
+    ),
+    max_size=25,
+)
+
+
+@given(
+    arrivals=ARRIVALS,
+    open_max=st.integers(1, 4),
+    items_max=st.integers(1, 8),
+    hold_ms=st.integers(10, 80),
+    wire_ms=st.integers(0, 7),
+)
+@settings(max_examples=150, deadline=None)
+def test_each_message_arrives_once_and_each_answer_too_whatever_the_pattern(
+    arrivals: list[tuple[int, list[int]]], open_max: int, items_max: int, hold_ms: int, wire_ms: int
+) -> None:
+    async def story() -> None:
+        pair = Pair(
+            exchanges_open_max=open_max, batch_items_max=items_max, exchange_hold_ms=hold_ms
+        )
+        pair.wire_s = wire_ms / 1_000
+        delays: dict[int, float] = {}
+        pair.delay_s = lambda n: delays[n]
+        for pause_ms, group in arrivals:
+            await asyncio.sleep(pause_ms / 1_000)
+            for delay_ms in group:
+                n = len(pair.asked) + 1
+                delays[n] = delay_ms / 1_000
+                pair.ask(n)
+        await pair.all_answered()
+        await asyncio.sleep(1.0)
+        assert [n for batch in pair.batches for (n,) in batch] == pair.asked
+        assert sorted(pair.replies) == pair.asked
+        assert pair.open_most <= open_max
+        assert (pair.failures, pair.open_now) == ([], 0)
+
+    with virtual_loop() as loop:
+        loop.run(story())
