@@ -20,10 +20,10 @@ import os
 import smtplib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysaga.actors.clock import Clock, SystemClock
 from raysaga.actors.provider import ProviderAnswer, ProviderStatus
@@ -33,6 +33,8 @@ from raysaga.statemachines.retry import RetryPolicy
 RECIPIENT_REFUSED = "RECIPIENT_REFUSED"
 MESSAGE_REFUSED = "MESSAGE_REFUSED"
 MAIL_SERVER_UNAVAILABLE = "MAIL_SERVER_UNAVAILABLE"
+
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +97,8 @@ class SmtpSettings(BaseModel):
         port: Usually 25 within a house, 587 with `starttls`.
         starttls: Whether to encrypt; then the server's certificate is checked.
         username: For servers that want to know who sends; None for others.
-        password: Goes with it.
+        password_file: Holds the password that goes with it, in one line; a file, so that no
+            secret is in settings, which are stored, shown and sent around.
         timeout_ms: Wait for each of the server's answers. The tries together should end
             before the step's own time-out: what is given up half way is unknown for ever.
         tries_max: Connections made for one letter while it is certain that it was not sent.
@@ -108,10 +111,18 @@ class SmtpSettings(BaseModel):
     port: Annotated[int, Field(ge=1, le=65_535)] = 25
     starttls: bool = False
     username: str | None = None
-    password: SecretStr | None = None
+    password_file: Path | None = None
     timeout_ms: Annotated[int, Field(ge=10, le=600_000)] = 1_500
     tries_max: Annotated[int, Field(ge=1, le=20)] = 3
     retry_ms_first: Annotated[int, Field(ge=1, le=60_000)] = 100
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> SmtpSettings:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file go together")
+        if self.username is not None and not self.starttls and self.host not in _LOOPBACK:
+            raise ValueError("a password goes to another machine with starttls only")
+        return self
 
 
 class SmtpProvider:
@@ -198,8 +209,9 @@ class SmtpProvider:
             if settings.starttls:
                 server.starttls()
                 server.ehlo()
-            if settings.username is not None and settings.password is not None:
-                server.login(settings.username, settings.password.get_secret_value())
+            if settings.username is not None and settings.password_file is not None:
+                password = settings.password_file.read_text("utf-8", "replace").strip()
+                server.login(settings.username, password)
         except BaseException:
             server.close()
             raise

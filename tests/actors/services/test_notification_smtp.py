@@ -7,10 +7,11 @@ import email
 import email.policy
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from raysaga.actors.services.catalogue import build_participant
 from raysaga.actors.services.notification import letters
@@ -35,13 +36,22 @@ class PostOffice:
         self.recipients: list[str] = []
         self.recipient_answers: list[str] = []
         self.message_answers: list[str] = []
+        self.password = b""
         self._server: asyncio.Server | None = None
         self.port = 0
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: SMTP(self, enable_SMTPUTF8=False), "127.0.0.1", self.port
+            lambda: SMTP(
+                self,
+                enable_SMTPUTF8=False,
+                authenticator=self.authenticate if self.password else None,
+                auth_require_tls=False,
+                auth_required=bool(self.password),
+            ),
+            "127.0.0.1",
+            self.port,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -50,6 +60,11 @@ class PostOffice:
             self._server.close()
             await self._server.wait_closed()
             self._server = None
+
+    def authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, login: Any
+    ) -> AuthResult:
+        return AuthResult(success=login.password == self.password)
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
@@ -229,3 +244,21 @@ async def test_what_makes_no_sense_is_refused_without_asking_the_server(
     reply = await house.act("a", {**ORDER, **changed})
     assert (reply.outcome, reply.code) == (Outcome.REFUSED, "INVALID_REQUEST")
     assert office.taken == []
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")
+async def test_a_server_that_wants_a_login_gets_the_one_from_the_file(
+    open_house: OpenHouse, office: PostOffice, tmp_path: Path
+) -> None:
+    """A wrong password leaves the letter certainly unsent; it may be right the next time."""
+    office.password = b"correct-horse"
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n")
+    house = await mailed(
+        open_house, office, username="shop", password_file=str(secret), tries_max=1
+    )
+    refused = await house.act("a", ORDER)
+    assert (refused.outcome, refused.code) == (Outcome.REFUSED, "MAIL_SERVER_UNAVAILABLE")
+    secret.write_text("correct-horse\n")
+    assert (await house.act("b", ORDER)).outcome == Outcome.SUCCEEDED
+    assert len(office.taken) == 1
