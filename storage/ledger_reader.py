@@ -28,7 +28,7 @@ from raysaga.storage.ledger_row import (
     raw_key,
 )
 from raysaga.storage.lmdb_environment import Environment
-from raysaga.storage.staged_effects import prefix_stop, scan_values, value_key
+from raysaga.storage.staged_effects import merged, prefix_stop, value_key
 
 LEDGER_TABLES = (ROWS, SCOPES, EFFECTS, RELEASED, META)
 
@@ -129,8 +129,10 @@ class LedgerReader:
 
         They are read at once, so ask for what fits into memory.
         """
+        start = prefix.encode()
         with self.environment.read() as transaction:
-            found = list(scan_values(transaction, table, prefix, {}))
+            stored = iter(transaction.scan(table, start=start, stop=prefix_stop(start)))
+            found = list(merged(stored, start, {}))
         return iter(found)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from raysaga.storage.ledger_row import KEY_BYTES_MAX
-from raysaga.storage.lmdb_environment import ReadTransaction, WriteTransaction
+from raysaga.storage.lmdb_environment import WriteTransaction
 
 
 class StagedEffects:
@@ -68,8 +68,13 @@ class StagedEffects:
 
     def scan(self, table: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Yield keys that begin with `prefix`, as they were when the scan began."""
+        staged = dict(self._staged[table])
+        start = prefix.encode()
+        yield from merged(self._stored(table, start), start, staged)
+
+    def _stored(self, table: str, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
-            yield from scan_values(self._transaction, table, prefix, dict(self._staged[table]))
+            yield from self._transaction.scan(table, start=start, stop=prefix_stop(start))
         except Exception as error:
             self.failure = error
             raise
@@ -106,16 +111,11 @@ def write_staged(
     transaction.put_many(table, puts)
 
 
-def scan_values(
-    transaction: ReadTransaction,
-    table: str,
-    prefix: str,
-    staged: Mapping[bytes, bytes | None],
+def merged(
+    stored: Iterator[tuple[bytes, bytes]], start: bytes, staged: Mapping[bytes, bytes | None]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of `table` under `prefix` in order, `staged` laid over what is stored."""
-    start = prefix.encode()
+    """Yield what is `stored` with what is `staged` under `start` laid over it, in order."""
     over = sorted(raw for raw in staged if raw.startswith(start))
-    stored = iter(transaction.scan(table, start=start, stop=prefix_stop(start)))
     nearest = next(stored, None)
     for raw in [*over, None]:
         while nearest is not None and (raw is None or nearest[0] < raw):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from raysaga.statemachines.calls import (
     StepReply,
     reply_to,
 )
-from raysaga.storage.errors import StaleEpochError
+from raysaga.storage.errors import StaleEpochError, StorageFailedError
 from raysaga.storage.ledger import Ledger
 from raysaga.storage.ledger_batch import Handlers
 
@@ -401,6 +402,21 @@ async def test_a_newer_incarnation_silences_the_older_server(tmp_path: Path) -> 
         desk.send(make_call(saga="order:3"), make_call(QUESTION))
         await desk.until(lambda: desk.server.stats()["in_flight"] == 0)
     assert [type(error) for error in desk.fatal] == [StaleEpochError]
+    assert desk.replies == []
+
+
+async def test_a_commit_that_may_have_failed_answers_nobody(tmp_path: Path) -> None:
+    """Method: let the operating system refuse to write to files beyond their first page."""
+    async with Desk(tmp_path / "shop", Shop()) as desk:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+        try:
+            desk.send(make_call(), make_call(COMPENSATION, saga="order:2"), make_call(QUESTION))
+            await desk.until(lambda: desk.fatal)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        desk.send(make_call(attempt=2))
+    assert [type(error) for error in desk.fatal] == [StorageFailedError]
     assert desk.replies == []
 
 

@@ -183,6 +183,21 @@ def test_a_handler_that_breaks_hurts_its_own_call_only(desk: Desk, verb: int) ->
     assert desk.status() is (LedgerStatus.APPLIED if verb == COMPENSATION else LedgerStatus.NOTHING)
 
 
+@pytest.mark.parametrize("verb", ["get", "put", "delete", "scan"])
+def test_a_table_or_a_key_that_cannot_be_hurts_its_own_call_only(desk: Desk, verb: str) -> None:
+    def stray(effects: Effects, call: StepCall) -> None:
+        values = (1,) if verb == "put" else ()
+        if call.saga_id == "order:1":
+            list(getattr(effects, verb)("no such table", "key", *values) or ())
+        if call.saga_id == "order:2" and verb != "scan":
+            getattr(effects, verb)(TABLE, "k" * 600, *values)
+
+    desk.during = stray
+    replies = desk.send(*(make_call(saga=f"order:{i}") for i in (1, 2, 3)))
+    codes = ["INTERNAL_ERROR", "" if verb == "scan" else "INTERNAL_ERROR", ""]
+    assert [reply.code for reply in replies] == codes
+
+
 @pytest.mark.parametrize(
     "answer",
     [{"when": object()}, {"big": 1 << 80}, {"much": "x" * 70_000}, {"deep": None}],
