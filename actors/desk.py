@@ -19,12 +19,13 @@ from raysaga.actors.errors import (
     OverloadedError,
     SagaNotFoundError,
 )
-from raysaga.actors.host import Running, SagaHost
+from raysaga.actors.host import SagaHost
 from raysaga.actors.lane import Landing
 from raysaga.actors.outcome import outcome_of, status_of
 from raysaga.actors.placement import saga_scope
 from raysaga.actors.reconciler import Launcher
 from raysaga.actors.recovery import Unreadable, load, read_events
+from raysaga.actors.running import Running
 from raysaga.actors.story import history_rows
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.definition import SagaDefinition

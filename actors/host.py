@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from raysaga.actors.clock import Clock
 from raysaga.actors.committer import GroupCommitter, RunBlocking
 from raysaga.actors.dispatcher import Dispatcher
+from raysaga.actors.questions import ask_ledgers
 from raysaga.actors.recovery import Definitions, Unreadable, load, park_unreadable
+from raysaga.actors.running import Ended, Running, Told
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.story import log_events
 from raysaga.actors.timers import Timers
@@ -30,62 +31,27 @@ from raysaga.statemachines.calls import (
     COMPENSATION,
     QUESTION,
     Code,
-    LedgerStatus,
-    Outcome,
     StepCall,
     StepReply,
 )
 from raysaga.statemachines.commands import Answer, AskLedgers, CallStep, Command
 from raysaga.statemachines.decide import decide
 from raysaga.statemachines.definition import SagaDefinition
-from raysaga.statemachines.events import Event
 from raysaga.statemachines.ids import Epoch, SagaId, Scope
 from raysaga.statemachines.inputs import (
     HostRestarted,
     Input,
-    LedgersAnswered,
     StepAnswered,
     Submitted,
     TimeReached,
 )
 from raysaga.statemachines.saga import Saga, evolve
 from raysaga.statemachines.tables import Phase, StepStatus
-from raysaga.storage.codec import encode_record
 from raysaga.storage.errors import StaleEpochError, StorageFullError
-from raysaga.storage.journal import CHAIN_START, Birth, Entry, Head, Journal
+from raysaga.storage.journal import CHAIN_START, Birth, Head, Journal
 
 Connect = Callable[[str], Callable[[bytes], Awaitable[bytes]]]
 """Participant's name to what carries one exchange to it."""
-
-Told = Callable[[Answer], None]
-Ended = Callable[[Saga], None]
-
-
-class Running:
-    """One saga in a host's memory.
-
-    Attributes:
-        saga: As it stands, ahead of the disk by the events in `held`.
-        seq: Number of the next record.
-        chain: Hash of the last record handed to the committer.
-        held: Events that no record holds yet.
-        barrier: Whether a commit is under way that must return before the next input.
-        mailbox: Inputs that wait for the barrier.
-        watchers: Called when it ends or is parked, once that is durable.
-    """
-
-    __slots__ = ("asked", "barrier", "birth", "chain", "held", "mailbox", "saga", "seq", "watchers")
-
-    def __init__(self, saga: Saga, seq: int, chain: bytes) -> None:
-        self.saga = saga
-        self.seq = seq
-        self.chain = chain
-        self.held: list[Event] = []
-        self.barrier = False
-        self.birth: Birth | None = None
-        self.mailbox: deque[tuple[Input, Told | None]] | None = None
-        self.watchers: list[Ended] | None = None
-        self.asked: dict[int, tuple[str, Mapping[str, Any] | None]] | None = None
 
 
 class SagaHost:
@@ -141,6 +107,7 @@ class SagaHost:
         self._epoch_checked_at_ms = 0
         self._stopped = False
         self.committer: GroupCommitter | None = None
+        self._unreadable: set[SagaId] = set()
         self.finished_count = 0
         self.ended: Ended | None = None
 
@@ -318,34 +285,11 @@ class SagaHost:
         refused: Callable[[StorageFullError], None] | None = None,
     ) -> None:
         """Turn the held events into a record and queue it."""
-        assert running.held
         assert self.committer is not None
-        saga = running.saga
-        now_ms = self.clock.now_ms()
-        record, chain = encode_record(
-            saga.saga_id, running.seq, self.epoch, now_ms, running.chain, running.held
-        )
-        reason = saga.reason
-        step = "" if reason is None or reason.step is None else reason.step
-        entry = Entry(
-            saga.saga_id,
-            running.seq,
-            record,
-            chain,
-            saga.phase,
-            now_ms,
-            "" if reason is None else reason.code,
-            saga.definition.steps[step].name if isinstance(step, int) else "",
-            saga.due_at_ms(),
-            running.birth,
-        )
+        entry = running.take_entry(self.epoch, self.clock.now_ms())
         dropped = None
-        if running.birth is not None:
+        if entry.birth is not None:
             dropped = self._dropper(running, refused)
-            running.birth = None
-        running.seq += 1
-        running.chain = chain
-        running.held = []
         self.committer.append(entry, done, dropped)
 
     def _dropper(
@@ -393,7 +337,7 @@ class SagaHost:
                 self._call(running, command)
             else:
                 assert isinstance(command, AskLedgers)
-                self._ask_ledgers(running)
+                ask_ledgers(self, running)
 
     def _call(self, running: Running, command: CallStep) -> None:
         i = command.step
@@ -401,7 +345,7 @@ class SagaHost:
         verb = COMPENSATION if command.undo else ACTION
         operation = step.compensation if command.undo else step.action
         assert operation is not None
-        call = self._make_call(running.saga, i, verb, operation, command.attempt)
+        call = self.make_call(running.saga, i, verb, operation, command.attempt)
         if call is None:
             return
 
@@ -410,10 +354,10 @@ class SagaHost:
 
         self.dispatcher(step.participant).send(call, answered)
 
-    def _make_call(
+    def make_call(
         self, saga: Saga, i: int, verb: int, operation: str, attempt: int
     ) -> StepCall | None:
-        """Return a call stamped with a fresh proof of ownership; None if it was lost."""
+        """Return a call to step `i` with a fresh proof of ownership; None if that was lost."""
         if not self.owns_scope():
             return None
         step = saga.definition.steps[i]
@@ -527,50 +471,14 @@ class SagaHost:
 
     def _park_unreadable(self, head: Head, why: Unreadable) -> None:
         assert self.committer is not None
-        if head.phase not in (Phase.RUNNING, Phase.FORWARD_ONLY, Phase.COMPENSATING):
+        is_under_way = head.phase in (Phase.RUNNING, Phase.FORWARD_ONLY, Phase.COMPENSATING)
+        if not is_under_way or head.saga_id in self._unreadable:
+            # Parked already, or about to be: a second record would not follow the first.
             return
+        self._unreadable.add(head.saga_id)
         self.log.error("saga_unreadable", saga_id=head.saga_id, code=why.code, detail=why.detail)
         entry = park_unreadable(head, self.epoch, self.clock.now_ms(), why)
         self.committer.append(entry)
-
-    def _ask_ledgers(self, running: Running) -> None:
-        """Ask every participant what it holds; go on when all have a final answer."""
-        running.asked = {}
-        for i, step in enumerate(running.saga.definition.steps):
-            call = self._make_call(running.saga, i, QUESTION, step.action, 1)
-            if call is None:
-                return
-
-            def answered(reply: StepReply, i: int = i) -> None:
-                self._told_of_ledger(running, i, reply)
-
-            self.dispatcher(step.participant).send(call, answered)
-
-    def _told_of_ledger(self, running: Running, i: int, reply: StepReply) -> None:
-        assert running.asked is not None
-        result = reply.result or {}
-        status = str(result.get("status", LedgerStatus.UNKNOWN))
-        final = status not in (LedgerStatus.UNKNOWN, LedgerStatus.PENDING)
-        if reply.outcome != Outcome.SUCCEEDED or not final:
-            # Nothing may be sent on a guess: ask again until it is known.
-            step = running.saga.definition.steps[i]
-            call = self._make_call(running.saga, i, QUESTION, step.action, 1)
-            if call is not None:
-                asyncio.get_running_loop().call_later(
-                    self.settings.reconcile_ms / 1_000,
-                    self.dispatcher(step.participant).send,
-                    call,
-                    lambda again: self._told_of_ledger(running, i, again),
-                )
-            return
-        running.asked[i] = (status, result.get("result"))
-        count = len(running.saga.steps)
-        if len(running.asked) == count:
-            answers = [running.asked[j] for j in range(count)]
-            running.asked = None
-            self.give(running, LedgersAnswered([a for a, _ in answers], [r for _, r in answers]))
-            # From here on it restarts as after a crash, from the facts.
-            self.give(running, HostRestarted(self.epoch, False, self.settings.recoveries_max))
 
     # -- waiting -------------------------------------------------------------
 

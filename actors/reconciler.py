@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 from raysaga.actors.clock import Clock
 from raysaga.actors.committer import RunBlocking
-from raysaga.actors.host import Running, SagaHost
+from raysaga.actors.host import SagaHost
+from raysaga.actors.running import Running
 from raysaga.statemachines.calls import RELEASE, Outcome, StepCall, StepReply
 from raysaga.statemachines.ids import SagaId
-from raysaga.statemachines.tables import PARKED
+from raysaga.statemachines.tables import PARKED, TERMINAL
 from raysaga.storage.journal import Head
 
 SWEEP_SHARE = 20
@@ -92,6 +93,7 @@ class Reconciler:
             while True:
                 began_at = self._clock.monotonic_ms()
                 await self.sweep()
+                await self._end_restore()
                 self._release_some()
                 await self._note_released()
                 count += 1
@@ -109,7 +111,7 @@ class Reconciler:
     async def sweep(self) -> None:
         """Take up what nobody drives."""
         host = self._host
-        if self._nothing_is_lost():
+        if self._nothing_is_under_way():
             return
         looked_at = 0
         for head in host.journal.active():
@@ -120,21 +122,16 @@ class Reconciler:
                 continue
             self._take_up(head.saga_id)
 
-    def _nothing_is_lost(self) -> bool:
-        """Return whether there are no more sagas on disk than in memory, which is cheap to tell."""
-        host = self._host
-        on_disk = sum(
-            count
-            for phase, count in host.journal.counts().items()
-            if phase not in PARKED and phase.value not in ("completed", "compensated")
-        )
-        return on_disk == 0
+    def _nothing_is_under_way(self) -> bool:
+        """Return whether the journal has no saga that would need an owner; cheap to tell."""
+        counts = self._host.journal.counts()
+        return not any(count for phase, count in counts.items() if phase not in PARKED | TERMINAL)
 
     def _take_up(self, saga_id: SagaId) -> None:
         host = self._host
         # Read again: it may have ended since the sweep began.
         head = host.journal.head(saga_id)
-        if head is None or head.phase in PARKED or head.phase.value in ("completed", "compensated"):
+        if head is None or head.phase in PARKED | TERMINAL:
             return
         if head.scope != host.scope:
             if self._launcher is not None:
@@ -169,6 +166,16 @@ class Reconciler:
                 if self._clock.monotonic_ms() >= until_ms:
                     break
                 await self._clock.sleep_ms(5)
+
+    async def _end_restore(self) -> None:
+        """Note that a restored journal is reconciled, once every saga has been asked about."""
+        host = self._host
+        if host.journal.restored_at_ms() is None or self._suspects:
+            return
+        if any(running.asked is not None for running in host.sagas.values()):
+            return
+        await self._run_blocking(host.journal.clear_restored)
+        host.log.info("restore_reconciled")
 
     # -- forgetting ----------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import Any
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.desk import ORDERS
 from raysaga.actors.errors import SagaNotFoundError
-from raysaga.actors.host import Running, SagaHost
+from raysaga.actors.host import SagaHost
 from raysaga.actors.log import configure_log
 from raysaga.actors.placement import saga_scope, shard_of
+from raysaga.actors.running import Running
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import (
     CommitThread,
