@@ -38,10 +38,13 @@ from raysaga.statemachines.saga import Saga, replay
 from raysaga.statemachines.tables import PARKED, Phase
 from raysaga.storage.data_folder import DataFolder, previous_owner
 from raysaga.storage.errors import RecordCorruptError
-from raysaga.storage.journal import Head, HeadFilter, Journal
+from raysaga.storage.journal import Head, HeadFilter, Journal, Usage
 
 PAGE_SAGAS = 256
 """Sagas listed at once; a page takes about a millisecond."""
+
+ALL = 1 << 62
+"""More sagas than any folder holds."""
 
 LOOKS_MAX = 5
 """How often a saga is looked at that moves on meanwhile."""
@@ -61,6 +64,13 @@ class Known(NamedTuple):
     code: str
     step: str
     fingerprint: str
+
+
+class Told(NamedTuple):
+    """One saga as a whole: what `Archive.status` gives, and its input."""
+
+    status: dict[str, Any]
+    input: Mapping[str, Any]
 
 
 class _Loaded(NamedTuple):
@@ -155,8 +165,33 @@ class Archive:
             return None
         return Known(record.phase, record.reason, "", record.fingerprint)
 
-    def rows(self, wanted: HeadFilter, limit: int) -> Iterator[dict[str, Any]]:
-        """Yield the index rows of sagas that meet `wanted`, newest first, at most `limit`."""
+    def rows(
+        self,
+        *,
+        limit: int,
+        phases: frozenset[Phase] | None = None,
+        reason: str | None = None,
+        step: str | None = None,
+        definition: str | None = None,
+        accepted_before_ms: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the index rows of sagas that meet every condition, newest first.
+
+        Args:
+            limit: How many at most.
+            phases: Any of these; None for all, like the other conditions.
+            reason: Exactly this code.
+            step: The reason is about exactly this step.
+            definition: Exactly this name.
+            accepted_before_ms: Accepted before this instant, Unix time.
+        """
+        wanted = HeadFilter(
+            phases=phases,
+            reason=reason,
+            step=step,
+            definition=definition,
+            accepted_before_ms=accepted_before_ms,
+        )
         pages = [self._heads(shard, wanted, limit) for shard in self._shards()]
         merged = heapq.merge(*pages, key=lambda head: -head.accepted_at_ms)
         return (_row(head) for head in islice(merged, limit))
@@ -169,15 +204,33 @@ class Archive:
                 counts[phase.value] += count
         return counts
 
+    def usages(self) -> list[Usage]:
+        """Return how full the journals are; the cap is this reader's, not the engine's."""
+        return [self._journals[shard].usage() for shard in self._shards()]
+
     def parked(self, limit: int) -> Iterator[dict[str, Any]]:
         """Yield the sagas that wait for a person, newest first, each with what can be done.
 
         A row is what `status` gives and `ways_on`, the operator's orders that would be taken.
         """
-        for row in self.rows(HeadFilter(phases=PARKED), limit):
+        for row in self.rows(limit=limit, phases=PARKED):
             loaded = self._load(SagaId(row["saga_id"]))
             if loaded is not None and loaded.head.phase in PARKED:
                 yield {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+
+    def sagas(self, definition: str) -> Iterator[Told]:
+        """Yield every saga of one definition that was not pruned, newest first.
+
+        Raises:
+            RecordCorruptError: At the first whose history cannot be read.
+        """
+        for row in self.rows(limit=ALL, definition=definition):
+            loaded = self._load(SagaId(row["saga_id"]))
+            if loaded is None:
+                continue
+            if loaded.saga is None:
+                raise RecordCorruptError(row["saga_id"], -1, loaded.flaw)
+            yield Told(_status(loaded), loaded.saga.input)
 
     # -- one saga ------------------------------------------------------------
 

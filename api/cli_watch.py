@@ -1,0 +1,114 @@
+"""The command `raysaga watch`: counts and throughput, again and again; starts no engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from threading import Event
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from raysaga.actors.archive import Archive
+from raysaga.api.cli_terminal import DATA_FOLDER, DataOption, JsonOption, Terminal
+from raysaga.api.cli_values import STATES, phase_text, told_instant
+from raysaga.statemachines.tables import TERMINAL
+
+
+def watch(
+    data: DataOption = DATA_FOLDER,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3_600, help="Seconds between two looks.")
+    ] = 1.0,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Looks, and then the end; for scripts.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch how many sagas are where, and how many begin and end a second; Ctrl-C ends it.
+
+    Example:  raysaga watch
+
+    Example:  raysaga watch --count 60 --interval 1 --json > throughput.jsonl
+    """
+    terminal = Terminal(as_json=as_json)
+    with Archive.open(data) as archive, suppress(KeyboardInterrupt):
+        looks = _looks(archive, interval, count)
+        if as_json:
+            for look in looks:
+                terminal.emit(look)
+        elif terminal.out.is_terminal:
+            with Live(console=terminal.out, auto_refresh=False) as live:
+                for look in looks:
+                    live.update(_table(look), refresh=True)
+        else:
+            for look in looks:
+                terminal.show(Text(_line(look)))
+
+
+def _looks(archive: Archive, interval_s: float, count: int | None) -> Iterator[dict[str, Any]]:
+    """Yield counts and rates; a rate needs two looks and is None on the first."""
+    never = Event()
+    before: tuple[float, int, int] | None = None
+    done = 0
+    while True:
+        counts = archive.counts()
+        now_s = time.monotonic()
+        ended = sum(n for phase, n in counts.items() if phase in TERMINAL)
+        there_are = sum(counts.values())
+        begun_per_s = ended_per_s = None
+        if before is not None:
+            elapsed_s = now_s - before[0]
+            # Pruning makes counts smaller; that is no negative throughput.
+            begun_per_s = max(0.0, (there_are - before[1]) / elapsed_s)
+            ended_per_s = max(0.0, (ended - before[2]) / elapsed_s)
+        before = (now_s, there_are, ended)
+        yield {
+            "at_ms": time.time_ns() // 1_000_000,
+            "engine_running": archive.engine()["running"],
+            "counts": counts,
+            "open": there_are - ended,
+            "begun_per_s": begun_per_s,
+            "ended_per_s": ended_per_s,
+        }
+        done += 1
+        if count is not None and done >= count:
+            return
+        never.wait(interval_s)
+
+
+def _table(look: Mapping[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(min_width=18)
+    table.add_column(justify="right", min_width=12)
+    engine = Text("runs", "green") if look["engine_running"] else Text("does not run", "yellow")
+    table.add_row("engine", engine)
+    for phase, number in look["counts"].items():
+        if number or not phase.startswith("parked"):
+            table.add_row(phase_text(phase), f"{number:,}")
+    for name in ("begun", "ended"):
+        rate = look[f"{name}_per_s"]
+        table.add_row(f"{name} a second", "" if rate is None else f"{rate:,.1f}")
+    table.add_row(Text(told_instant(look["at_ms"]), style="dim"))
+    return table
+
+
+def _line(look: Mapping[str, Any]) -> str:
+    counts = look["counts"]
+    parked = sum(n for phase, n in counts.items() if phase in STATES["parked"])
+    told = (
+        f"{told_instant(look['at_ms'])}  open {look['open']:,}  parked {parked:,}  "
+        f"completed {counts['completed']:,}  compensated {counts['compensated']:,}"
+    )
+    if look["ended_per_s"] is not None:
+        told += f"  {look['ended_per_s']:,.1f} ended/s"
+    return told
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give `app` this command."""
+    app.command("watch")(watch)

@@ -1,0 +1,207 @@
+"""Draws the state machines and a definition from their rows: as Mermaid text, SVG or PNG.
+
+Guarantees: what is drawn is what the engine runs, since both come from the same rows; the
+same rows give the same file, byte for byte.
+Costs: SVG and PNG need matplotlib (`pip install 'raysaga[diagrams]'`); text needs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import SagaError
+from raysaga.statemachines.order import order_saga
+from raysaga.statemachines.tables import (
+    PHASE_TRANSITIONS,
+    STEP_TRANSITIONS,
+    TERMINAL,
+    Phase,
+    StepStatus,
+)
+
+
+class DiagramName(StrEnum):
+    """What can be drawn."""
+
+    ORDER = "order"
+    PHASES = "phases"
+    STEPS = "steps"
+
+
+class MissingPackageError(SagaError):
+    """What was asked for needs a package that is not installed.
+
+    Attributes:
+        package: Its name.
+        extra: How to install it.
+    """
+
+    code = "PACKAGE_MISSING"
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"this needs {self.package}: {self.extra}; Mermaid text (.mmd) needs nothing"
+
+
+class Edge(NamedTuple):
+    """An arrow; `is_back` if it belongs to the way back."""
+
+    source: str
+    target: str
+    label: str
+    is_back: bool = False
+
+
+class Graph(NamedTuple):
+    """What a diagram shows.
+
+    Attributes:
+        title: Above it.
+        nodes: Name to text, in the order of the story.
+        places: Name to column and row, counted from the upper left.
+        edges: The arrows, at most one from one node to another.
+        ends: Nodes at which the story ends.
+    """
+
+    title: str
+    nodes: Mapping[str, str]
+    places: Mapping[str, tuple[float, float]]
+    edges: tuple[Edge, ...]
+    ends: frozenset[str]
+
+
+def graph_of(name: DiagramName) -> Graph:
+    """Return what the diagram `name` shows."""
+    if name is DiagramName.ORDER:
+        return definition_graph(order_saga)
+    if name is DiagramName.PHASES:
+        return _machine_graph(
+            "Phases of a saga", PHASE_TRANSITIONS, _PHASE_PLACES, frozenset(map(str, TERMINAL))
+        )
+    return _machine_graph("Statuses of a step", STEP_TRANSITIONS, _STATUS_PLACES, frozenset())
+
+
+def definition_graph(definition: SagaDefinition) -> Graph:
+    """Return the steps of a definition, and below each the one that takes it back."""
+    nodes: dict[str, str] = {"accepted": "accepted"}
+    edges: list[Edge] = []
+    depth: dict[int, int] = {}
+    row_in_column: dict[int, int] = {}
+    places: dict[str, tuple[float, float]] = {"accepted": (0, 0)}
+    for i in definition.topological:
+        step, before = definition.steps[i], definition.dependencies[i]
+        depth[i] = 1 + max((depth[j] for j in before), default=0)
+        row = row_in_column[depth[i]] = row_in_column.get(depth[i], -2) + 2
+        nodes[step.name] = f"{step.name}\n{step.participant}: {step.action}"
+        places[step.name] = (depth[i], row)
+        edges.extend(Edge(definition.steps[j].name, step.name, "") for j in before)
+        if not before:
+            edges.append(Edge("accepted", step.name, ""))
+        if step.has_undo:
+            undo = f"undo {step.name}"
+            nodes[undo] = f"{step.participant}: {step.compensation}"
+            places[undo] = (depth[i], row + 1)
+            edges.append(Edge(step.name, undo, "fails", True))
+            for j in before:
+                edges.append(Edge(undo, f"undo {definition.steps[j].name}", "", True))
+            if not before:
+                edges.append(Edge(undo, "compensated", "", True))
+    nodes["completed"], nodes["compensated"] = "completed", "compensated"
+    places["completed"] = (1 + max(depth.values()), 0)
+    places["compensated"] = (0, 1)
+    for i, after in enumerate(definition.dependents):
+        if not after:
+            edges.append(Edge(definition.steps[i].name, "completed", ""))
+    title = f"Saga {definition.name}, version {definition.version}"
+    return Graph(title, nodes, places, tuple(edges), frozenset({"completed", "compensated"}))
+
+
+def _machine_graph(
+    title: str,
+    rows: Iterable[tuple[str, Phase | StepStatus, Phase | StepStatus]],
+    places: Mapping[str, tuple[float, float]],
+    ends: frozenset[str],
+) -> Graph:
+    labels: dict[tuple[str, str], list[str]] = {}
+    for trigger, source, target in rows:
+        labels.setdefault((source.value, target.value), []).append(trigger)
+    edges = tuple(
+        Edge(source, target, ", ".join(names), any(name in _BACK for name in names))
+        for (source, target), names in labels.items()
+    )
+    named = dict.fromkeys(name for edge in edges for name in edge[:2])
+    # A state that nobody has given a place stands below all others, and is seen.
+    below = 1 + max(row for _, row in places.values())
+    found = {name: places.get(name, (i, below)) for i, name in enumerate(named)}
+    return Graph(title, {name: name for name in named}, found, edges, ends)
+
+
+_BACK = frozenset(
+    {"turn_back", "pivot_refused", "compensate", "undo", "undo_wait", "undo_give_up", "undone"}
+    | {"skip_undo"}
+)
+"""Triggers of the way back; they only choose a colour."""
+
+_PHASE_PLACES: Mapping[str, tuple[float, float]] = {
+    "running": (0, 0.8),
+    "forward_only": (1.6, 0),
+    "completed": (3.2, 0.8),
+    "compensating": (0.8, 1.8),
+    "compensated": (3.2, 1.8),
+    "parked_running": (0, 2.8),
+    "parked_forward": (1.6, 3.6),
+    "parked_backward": (3.2, 2.8),
+}
+_STATUS_PLACES: Mapping[str, tuple[float, float]] = {
+    "pending": (0, 0.7),
+    "calling": (1.3, 1.4),
+    "waiting": (1.3, 0),
+    "succeeded": (3.6, 0.2),
+    "unknown": (1.3, 2.5),
+    "refused": (2.5, 2),
+    "skipped": (0, 3.8),
+    "undoing": (4.4, 1.7),
+    "undo_waiting": (5.6, 0.6),
+    "undo_failed": (5.6, 2.8),
+    "undo_skipped": (4.4, 3.5),
+    "undone": (5.9, 1.7),
+}
+
+
+def mermaid(graph: Graph) -> str:
+    """Return a diagram as Mermaid text, which many renderers of Markdown draw."""
+    names = {name: name.replace(" ", "_") for name in graph.nodes}
+    lines = [f"---\ntitle: {graph.title}\n---", "flowchart LR"]
+    for name, text in graph.nodes.items():
+        shape = '(["{}"])' if name in graph.ends else '["{}"]'
+        lines.append(f"    {names[name]}" + shape.format(text.replace("\n", "<br/>")))
+    for edge in graph.edges:
+        arrow = "-.->" if edge.is_back else "-->"
+        label = f"|{edge.label}|" if edge.label else ""
+        lines.append(f"    {names[edge.source]} {arrow}{label} {names[edge.target]}")
+    return "\n".join(lines) + "\n"
+
+
+def write_diagram(graph: Graph, path: Path) -> None:
+    """Write a diagram; the ending of its name says how: .mmd, .svg or .png.
+
+    Raises:
+        MissingPackageError: If matplotlib is needed and not installed.
+        OSError: If it cannot be written.
+    """
+    if path.suffix == ".mmd":
+        path.write_text(mermaid(graph), encoding="utf-8")
+        return
+    try:
+        from raysaga.api.diagrams_drawn import draw
+    except ImportError as error:
+        raise MissingPackageError("matplotlib", "pip install 'raysaga[diagrams]'") from error
+    draw(graph, path)

@@ -1,0 +1,61 @@
+"""Finds the settings of the four services for a run: how they behave, and what is in stock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from raysaga.actors.archive import Archive
+from raysaga.actors.services.settings import ServicesSettings, ServicesSettingsError
+from raysaga.statemachines.errors import SagaError, ValidationError
+
+PRESETS = {"calm": ServicesSettings.calm, "lively": ServicesSettings.lively}
+"""Settings that have a name."""
+
+
+def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]:
+    """Return the settings of the services, as plain data.
+
+    Args:
+        services: The name of a preset, or the path of a file of settings.
+        stock: File of what is in stock at first; None for what the settings or the folder hold.
+        data: The data folder; it need not exist.
+
+    Raises:
+        ServicesSettingsError: If a file cannot be read, or breaks a rule.
+        ValidationError: If there would be no stock at all: every order would be refused.
+    """
+    preset = PRESETS.get(services)
+    settings = preset() if preset is not None else ServicesSettings.from_file(Path(services))
+    if stock is not None:
+        settings = _with_stock(settings, stock)
+    elif settings.inventory.stock is None and not _has_stock(data):
+        raise ValidationError(
+            "there is no stock yet, so every order would be refused; give the stock file that "
+            '`raysaga orders import` wrote, or one such as {"default": 100}',
+            "--stock",
+        )
+    return settings.model_dump(mode="json")
+
+
+def _with_stock(settings: ServicesSettings, path: Path) -> ServicesSettings:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ServicesSettingsError(str(path), error.strerror or "cannot be read") from error
+    except (ValueError, RecursionError) as error:
+        raise ServicesSettingsError(str(path), "is not JSON") from error
+    fields = settings.model_dump(mode="json")
+    fields["inventory"]["stock"] = content
+    return ServicesSettings.from_json(json.dumps(fields), source=str(path))
+
+
+def _has_stock(data: Path) -> bool:
+    """Return whether an inventory is in the data folder already."""
+    try:
+        with Archive.open(data) as archive:
+            return "inventory" in archive.folder.service_names()
+    except SagaError:
+        # Whether the folder can be used at all is told by whoever opens it for writing.
+        return False
