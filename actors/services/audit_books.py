@@ -29,12 +29,23 @@ from raysaga.actors.services.shipping import Shipping, scheduled_count, shipment
 from raysaga.statemachines.calls import LedgerStatus
 from raysaga.statemachines.ids import StepKey
 from raysaga.storage.ledger_reader import LedgerReader
-from raysaga.storage.ledger_row import EffectEntry, EffectKind
+from raysaga.storage.ledger_row import EffectEntry, EffectKind, LedgerRow
 from raysaga.storage.ledger_table import OUTCOME_UNKNOWN
 
 SERVICES: Mapping[str, type[Inventory | Payment | Shipping | Notification]] = {
     service.name: service for service in (Inventory, Payment, Shipping, Notification)
 }
+
+
+LEGAL_COUNTS: Mapping[LedgerStatus, tuple[int, int, int, int]] = {
+    LedgerStatus.PENDING: (0, 0, 0, 0),
+    LedgerStatus.APPLIED: (1, 0, 0, 0),
+    LedgerStatus.UNKNOWN: (1, 0, 0, 0),
+    LedgerStatus.UNDONE: (1, 1, 0, 0),
+    LedgerStatus.TOMBSTONE: (0, 0, 1, 0),
+    LedgerStatus.REFUSED: (0, 0, 0, 1),
+}
+"""Actions, undos, tombstones and refusals that the log tells of a row with this status."""
 
 
 class StepHistory:
@@ -77,6 +88,12 @@ class StepHistory:
     def is_unknown(self) -> bool:
         """Whether nobody will ever know what the action did outside."""
         return isinstance(self.summary, str) and self.summary == OUTCOME_UNKNOWN
+
+    def suppose(self, row: LedgerRow) -> None:
+        """Take the counts from a row, where there is no log to count in."""
+        counts = LEGAL_COUNTS[row.status]
+        self.actions, self.undos, self.tombstones, self.refusals = counts
+        self.summary = OUTCOME_UNKNOWN if row.status is LedgerStatus.UNKNOWN else row.answer
 
     def add(self, line: EffectEntry) -> None:
         """Add the next line of the log."""
@@ -157,26 +174,32 @@ def read_books(ledgers: Mapping[str, LedgerReader]) -> Books:
     inventory, payment = ledgers[Inventory.name], ledgers[Payment.name]
     shipping, notification = ledgers[Shipping.name], ledgers[Notification.name]
     stock = tuple(stock_lines(inventory))
-    histories: dict[str, Mapping[StepKey, StepHistory]] = {}
-    is_whole: dict[str, bool] = {}
-    for name in SERVICES:
-        histories[name], is_whole[name] = _histories(ledgers[name])
+    charge_rows = {
+        charge_id: (row["captured_minor"], row["refunded_minor"])
+        for charge_id, row in payment.scan(CHARGES)
+    }
+    states = {shipment.tracking_id: shipment.state.value for shipment in shipments(shipping)}
+    names = frozenset(letter.name for letter in letters(notification))
+    traces = {
+        Inventory.name: any(line.reserved or line.sold for line in stock),
+        Payment.name: bool(charge_rows),
+        Shipping.name: bool(states),
+        Notification.name: bool(names),
+    }
+    read = {name: _histories(ledgers[name], traces[name]) for name in SERVICES}
+    is_whole = {name: whole for name, (_, whole) in read.items()}
+    overdrafts = find_overdrafts(inventory.effects(), stock) if is_whole[Inventory.name] else ()
     return Books(
-        histories=histories,
+        histories={name: histories for name, (histories, _) in read.items()},
         is_whole=is_whole,
         stock=stock,
-        overdrafts=tuple(find_overdrafts(inventory.effects(), stock))
-        if is_whole[Inventory.name]
-        else (),
+        overdrafts=tuple(overdrafts),
         charges=_charges(payment),
-        charge_rows={
-            charge_id: (row["captured_minor"], row["refunded_minor"])
-            for charge_id, row in payment.scan(CHARGES)
-        },
+        charge_rows=charge_rows,
         totals=tuple(currency_totals(payment)),
-        shipments={shipment.tracking_id: shipment.state.value for shipment in shipments(shipping)},
+        shipments=states,
         scheduled_count=scheduled_count(shipping),
-        letters=frozenset(letter.name for letter in letters(notification)),
+        letters=names,
     )
 
 
@@ -215,17 +238,28 @@ def find_overdrafts(
                 yield Overdraft(item_id, taken[item_id], initial.get(item_id, 0))
 
 
-def _histories(ledger: LedgerReader) -> tuple[dict[StepKey, StepHistory], bool]:
-    """Return what happened to each step, and whether the log is there from its beginning."""
+def _histories(ledger: LedgerReader, has_traces: bool) -> tuple[dict[StepKey, StepHistory], bool]:
+    """Return what happened to each step, and whether the log is there from its beginning.
+
+    If it is not, its rest would tell half of a story; then the rows are believed alone.
+    """
     histories: dict[StepKey, StepHistory] = {}
-    first_seq = 0
-    for index, line in enumerate(ledger.effects()):
-        if index == 0:
+    first_seq: int | None = None
+    for line in ledger.effects():
+        if first_seq is None:
             first_seq = line.seq
+        if first_seq:
+            break
         _of(histories, line.key).add(line)
+    has_rows = False
+    is_whole = first_seq == 0
     for row in ledger.rows():
-        _of(histories, row.key).status = row.status
-    return histories, first_seq == 0
+        has_rows = True
+        history = _of(histories, row.key)
+        history.status = row.status
+        if not is_whole:
+            history.suppose(row)
+    return histories, is_whole or (first_seq is None and not has_rows and not has_traces)
 
 
 def _of(histories: dict[StepKey, StepHistory], key: StepKey) -> StepHistory:

@@ -19,9 +19,11 @@ from raysaga.statemachines.calls import (
     StepCall,
     StepReply,
 )
+from raysaga.statemachines.order import order_saga
 from raysaga.storage.ledger import Ledger
 
 JOURNAL = "journal-1"
+STEPS = {step.participant: step.name for step in order_saga.steps}
 HOUR_MS = 3_600_000
 
 ORDER: Mapping[str, Any] = {
@@ -89,7 +91,7 @@ class House:
 
     @property
     def step(self) -> str:
-        return f"{self.service.name}-step"
+        return STEPS[self.service.name]
 
     @property
     def action(self) -> str:

@@ -64,7 +64,7 @@ class PostOffice:
     def authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, login: Any
     ) -> AuthResult:
-        return AuthResult(success=login.password == self.password)
+        return AuthResult(success=login.password == self.password, handled=False)
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
