@@ -47,6 +47,11 @@ class CircuitBreaker:
             return 0
         return self._open_ms
 
+    def not_sent(self) -> None:
+        """Note that a call that might be sent was not, so that no probe is waited for in vain."""
+        if self.state is CircuitState.HALF_OPEN:
+            self._probes_left += 1
+
     def answered(self) -> None:
         """Note a sign of life."""
         self._failures = 0

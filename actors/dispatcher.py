@@ -28,11 +28,17 @@ from raysaga.statemachines.calls import (
     StepReply,
     reply_to,
 )
+from raysaga.statemachines.errors import ValidationError
+from raysaga.storage.codec import pack_value
 
 Answered = Callable[[StepReply], None]
+_Waiting = tuple[StepCall, Answered]
 
 RETRY_PAUSE_MS = 100
-"""How long a retry waits when the budget has none left."""
+"""How long retries wait when the budget has none left; all of them for one timer."""
+
+TIMEOUT_GRAIN_MS = 5
+"""A little late is fine, and one wake-up serves many."""
 
 _NO_SIGN_OF_LIFE = frozenset({Code.TIMEOUT.value, Code.SERVICE_UNAVAILABLE.value})
 
@@ -63,19 +69,25 @@ class Dispatcher:
             clock=clock,
             settings=settings,
         )
-        self._urgent: deque[tuple[StepCall, Answered]] = deque()
-        self._queue: deque[tuple[StepCall, Answered]] = deque()
-        self._last: deque[tuple[StepCall, Answered]] = deque()
-        self._in_flight: dict[int, tuple[StepCall, Answered]] = {}
+        self._urgent: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting] = deque()
+        self._last: deque[_Waiting] = deque()
+        # Retries that wait for the budget: what goes home, and the rest.
+        self._retries: tuple[deque[_Waiting], deque[_Waiting]] = (deque(), deque())
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._in_flight: dict[int, _Waiting] = {}
         self._timeouts: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_ms = 0.0
+        self._closed = False
         self.sent_count = 0
         self.timeout_count = 0
 
     @property
     def queued_count(self) -> int:
         """Calls that wait for their turn."""
-        return len(self._urgent) + len(self._queue) + len(self._last)
+        queues = (self._urgent, self._queue, self._last, *self._retries)
+        return sum(map(len, queues))
 
     @property
     def in_flight_count(self) -> int:
@@ -89,6 +101,8 @@ class Dispatcher:
 
     def send(self, call: StepCall, answered: Answered) -> None:
         """Send `call` when its turn comes; `answered` is called once, never before this returns."""
+        if self._closed:
+            return
         if self.queued_count >= self._settings.participant_queued_max:
             self._answer_here(
                 call,
@@ -99,17 +113,30 @@ class Dispatcher:
             )
             return
         if call.attempt > 1 and call.verb in (ACTION, COMPENSATION):
-            if not self._budget.spend(self._clock.monotonic_ms()):
-                asyncio.get_running_loop().call_later(
-                    RETRY_PAUSE_MS / 1_000, self.send, call, answered
-                )
-                return
-        else:
-            self._budget.earn()
+            self._retries[call.verb == ACTION].append((call, answered))
+            if self._retry_timer is None:
+                self._retry()
+            return
+        self._budget.earn()
         self._queue_of(call).append((call, answered))
         self._fill()
 
-    def _queue_of(self, call: StepCall) -> deque[tuple[StepCall, Answered]]:
+    def _retry(self) -> None:
+        """Send what the budget allows of the retries; the rest waits for it."""
+        self._retry_timer = None
+        now_ms = self._clock.monotonic_ms()
+        homeward, forward = self._retries
+        while homeward or forward:
+            if not self._budget.spend(now_ms):
+                self._retry_timer = asyncio.get_running_loop().call_later(
+                    RETRY_PAUSE_MS / 1_000, self._retry
+                )
+                break
+            call, answered = (homeward or forward).popleft()
+            self._queue_of(call).append((call, answered))
+        self._fill()
+
+    def _queue_of(self, call: StepCall) -> deque[_Waiting]:
         if call.verb == COMPENSATION:
             return self._urgent
         return self._last if call.verb == RELEASE else self._queue
@@ -126,10 +153,15 @@ class Dispatcher:
                     what = f"{self.participant} does not answer; its circuit is open"
                     self._answer_here(call, answered, Code.SERVICE_UNAVAILABLE, what, wait_ms)
                     continue
+                try:
+                    self._lane.put(call)
+                except ValidationError as error:
+                    self.breaker.not_sent()
+                    self._answer_here(call, answered, Code.INVALID_REQUEST, str(error), 0)
+                    continue
                 room -= 1
                 self._in_flight[call.call_id] = (call, answered)
                 heapq.heappush(self._timeouts, (now_ms + call.timeout_ms, call.call_id))
-                self._lane.put(call)
                 self.sent_count += 1
         self._set_timer()
 
@@ -139,13 +171,17 @@ class Dispatcher:
         reply = reply_to(
             call, Outcome.UNKNOWN, code=code, message=message, retry_after_ms=retry_after_ms
         )
-        asyncio.get_running_loop().call_soon(answered, reply)
+        asyncio.get_running_loop().call_soon(self._give, answered, reply)
+
+    def _give(self, answered: Answered, reply: StepReply) -> None:
+        if not self._closed:
+            answered(reply)
 
     def _received(self, replies: list[list[Any]]) -> None:
         for fields in replies:
-            reply = StepReply._make(fields)
-            waiting = self._in_flight.get(reply.call_id)
-            if waiting is None:
+            reply = _reply_of(fields)
+            waiting = None if reply is None else self._in_flight.get(reply.call_id)
+            if reply is None or waiting is None:
                 continue
             call, answered = waiting
             if (reply.saga_id, reply.step, reply.verb, reply.epoch, reply.attempt) != (
@@ -177,11 +213,17 @@ class Dispatcher:
         self._fill()
 
     def _set_timer(self) -> None:
-        if self._timer is None and self._timeouts:
-            wait_ms = self._timeouts[0][0] - self._clock.monotonic_ms()
-            # A little late is fine, and one wake-up serves many.
-            delay_s = max(wait_ms, 5.0) / 1_000
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._time_out)
+        """Wake up for the call that times out first, which need not be the one sent first."""
+        if not self._timeouts or self._closed:
+            return
+        due_ms = self._timeouts[0][0]
+        if self._timer is not None:
+            if self._timer_due_ms <= due_ms:
+                return
+            self._timer.cancel()
+        self._timer_due_ms = due_ms
+        delay_ms = max(due_ms - self._clock.monotonic_ms(), TIMEOUT_GRAIN_MS)
+        self._timer = asyncio.get_running_loop().call_later(delay_ms / 1_000, self._time_out)
 
     def _time_out(self) -> None:
         self._timer = None
@@ -200,10 +242,42 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Send and answer nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._urgent.clear()
-        self._queue.clear()
-        self._last.clear()
+        self._closed = True
+        for timer in (self._timer, self._retry_timer):
+            if timer is not None:
+                timer.cancel()
+        for queue in (self._urgent, self._queue, self._last, *self._retries):
+            queue.clear()
         self._in_flight.clear()
         await self._lane.close()
+
+
+def _reply_of(fields: Any) -> StepReply | None:
+    """Return the reply that a message is, None if it is none; participants may be broken."""
+    try:
+        reply = StepReply._make(fields)
+    except TypeError:
+        return None
+    if not (
+        type(reply.call_id) is int
+        and type(reply.outcome) is int
+        and type(reply.code) is str
+        and type(reply.message) is str
+        and type(reply.stored) is bool
+        and type(reply.retry_after_ms) is int
+        and (reply.result is None or type(reply.result) is dict)
+    ):
+        return None
+    if reply.result:
+        try:
+            # As the journal will: what it refuses must not get as far as the saga.
+            pack_value(reply.result)
+        except ValidationError as error:
+            return reply._replace(
+                outcome=int(Outcome.UNKNOWN),
+                result=None,
+                code=Code.INTERNAL_ERROR.value,
+                message=f"its result cannot be kept: {error}",
+                stored=False,
+            )
+    return reply
