@@ -217,6 +217,13 @@ class Gateway:
         """Stop asking; and stop the engine, if it was started for this caller."""
         for lane in self._lanes.values():
             await lane.close()
+        await self.engine.close()
+
+    async def stop_engine(self) -> None:
+        """End the engine for every caller; what is under way goes on when it is next opened."""
+        for lane in self._lanes.values():
+            await lane.close()
+        self._lanes.clear()
         await self.engine.stop()
 
     def _lane(self, shard: int) -> _ShardLane:

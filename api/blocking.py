@@ -148,6 +148,10 @@ class BlockingSagas:
         """See `Sagas.force`."""
         self.run(self.sagas.force(saga_id, by=by, note=note))
 
+    def stop_engine(self) -> None:
+        """See `Sagas.stop_engine`."""
+        self.run(self.sagas.stop_engine())
+
     def stats(self) -> Sequence[dict[str, Any]]:
         """See `Sagas.stats`."""
         return self.run(self.sagas.stats())

@@ -275,6 +275,13 @@ class Sagas:
         """
         await self.gateway.ask(SagaId(saga_id), "force", by=by, note=note)
 
+    async def stop_engine(self) -> None:
+        """End the engine for every caller; what is under way goes on when it is next opened.
+
+        An engine that was started for this connection is ended with it anyway.
+        """
+        await self.gateway.stop_engine()
+
     async def stats(self) -> Sequence[dict[str, Any]]:
         """Return each shard's counts."""
         return await self.gateway.ask_all("stats")

@@ -59,14 +59,22 @@ class Engine:
         pids: dict[str, int] = await self._supervisor.ready.remote()
         return pids
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Stop the engine and the Ray that was started for it; leave one that was joined."""
-        if not self._owns_ray:
-            return
+        if self._owns_ray:
+            await self.stop()
+            (Path(self.plan.folder) / CLUSTER_FILE).unlink(missing_ok=True)
+            ray.shutdown()
+
+    async def stop(self) -> None:
+        """Flush what is decided and end the engine's actors, for every caller."""
+        supervisor = self._supervisor
+        if supervisor is None:
+            name = supervisor_actor(self.plan.engine)
+            supervisor = ray.get_actor(name, namespace=self.plan.namespace)
         with contextlib.suppress(ray.exceptions.RayError):
-            await self._supervisor.stop.remote()
-        (Path(self.plan.folder) / CLUSTER_FILE).unlink(missing_ok=True)
-        ray.shutdown()
+            await supervisor.stop.remote()
+        ray.kill(supervisor)
 
 
 async def open_engine(
