@@ -12,12 +12,12 @@ action after its undo.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from raysaga.actors.services.audit_books import Books
-from raysaga.actors.services.audit_checks import Case, SagaEnd
+from raysaga.actors.services.audit_checks import Case, Found, SagaEnd
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.order import order_saga
 
@@ -115,88 +115,77 @@ def audit(
         definition: Of these sagas; its steps must name the four services.
     """
     case = Case(books, {end.saga_id: end for end in ends}, definition)
-    checks = (
-        _check("sagas_ended", "Has every saga ended, or is it parked?", *case.sagas_ended()),
-        _check(
-            "effects_at_most_once",
-            "Did each effect happen at most once for its key?",
-            *case.effects_at_most_once(),
-        ),
-        _check(
-            "no_action_after_undo",
-            "Did no action take effect after its undo, its tombstone or its refusal?",
-            *case.no_action_after_undo(),
-        ),
-        _check(
-            "rows_match_effects",
-            "Does each ledger row say what the effect log tells?",
-            *case.rows_match_effects(),
-        ),
-        _check(
-            "completed_whole",
-            "Has each completed saga exactly one action for each step, and no undo?",
-            *case.completed_whole(),
-        ),
-        _check(
-            "others_undone",
-            "Is nothing left of a saga that did not complete, but what it lists?",
-            *case.others_undone(),
-        ),
-        _check("no_orphans", "Does every effect that stands belong to a saga?", *case.no_orphans()),
-        _check(
-            "stock_conserved",
-            "Is each item's initial stock on hand, reserved or sold, and none below zero?",
-            *case.stock_conserved(),
-        ),
-        _check(
-            "stock_matches_effects",
-            "Is what is taken from each item what the orders that stand have taken?",
-            *case.stock_matches_effects(),
-        ),
-        _check(
-            "stock_matches_orders",
-            "Has each completed order got the pieces that it ordered?",
-            *case.stock_matches_orders(),
-        ),
-        _check(
-            "money_balanced",
-            "Do the entries add up to zero, and to the totals?",
-            *case.money_balanced(),
-        ),
-        _check(
-            "money_matches_effects",
-            "Is each charge captured once, and refunded if and only if it was undone?",
-            *case.money_matches_effects(),
-        ),
-        _check(
-            "money_matches_orders",
-            "Is the money that is kept the price of the orders that stand?",
-            *case.money_matches_orders(),
-        ),
-        _check(
-            "shipments_match_effects",
-            "Is each shipment where its step is?",
-            *case.shipments_match_effects(),
-        ),
-        _check(
-            "letters_match_effects",
-            "Was each letter written once, and taken back if and only if it was undone?",
-            *case.letters_match_effects(),
-        ),
-    )
+    checks = tuple(_check(question, ask(case)) for question, ask in _QUESTIONS.items())
     return AuditReport(checks=checks, counts=case.counts(), notes=tuple(case.notes()))
 
 
-def _check(name: str, question: str, examined_count: int, found: Iterable[str]) -> Check:
+_QUESTIONS: Final[Mapping[tuple[str, str], Callable[[Case], Found]]] = {
+    ("sagas_ended", "Has every saga ended, or is it parked?"): Case.sagas_ended,
+    (
+        "effects_at_most_once",
+        "Did each effect happen at most once for its key?",
+    ): Case.effects_at_most_once,
+    (
+        "no_action_after_undo",
+        "Did no action take effect after its undo, its tombstone or its refusal?",
+    ): Case.no_action_after_undo,
+    (
+        "rows_match_effects",
+        "Does each ledger row say what the effect log tells?",
+    ): Case.rows_match_effects,
+    (
+        "completed_whole",
+        "Has each completed saga exactly one action for each step, and no undo?",
+    ): Case.completed_whole,
+    (
+        "others_undone",
+        "Is nothing left of a saga that did not complete, but what it lists?",
+    ): Case.others_undone,
+    ("no_orphans", "Does every effect that stands belong to a saga?"): Case.no_orphans,
+    (
+        "stock_conserved",
+        "Is each item's initial stock on hand, reserved or sold, and none below zero?",
+    ): Case.stock_conserved,
+    (
+        "stock_matches_effects",
+        "Is what is taken from each item what the orders that stand have taken?",
+    ): Case.stock_matches_effects,
+    (
+        "stock_matches_orders",
+        "Has each completed order got the pieces that it ordered?",
+    ): Case.stock_matches_orders,
+    ("money_balanced", "Do the entries add up to zero, and to the totals?"): Case.money_balanced,
+    (
+        "money_matches_effects",
+        "Is each charge captured once, and refunded if and only if it was undone?",
+    ): Case.money_matches_effects,
+    (
+        "money_matches_orders",
+        "Is the money that is kept the price of the orders that stand?",
+    ): Case.money_matches_orders,
+    (
+        "shipments_match_effects",
+        "Is each shipment where its step is?",
+    ): Case.shipments_match_effects,
+    (
+        "letters_match_effects",
+        "Was each letter written once, and taken back if and only if it was undone?",
+    ): Case.letters_match_effects,
+}
+"""Stable name of each question, the question for people, and who answers it."""
+
+
+def _check(question: tuple[str, str], found: Found) -> Check:
+    examined_count, offending = found
     offenders: list[str] = []
     offender_count = 0
-    for offender in found:
+    for offender in offending:
         offender_count += 1
         if len(offenders) < OFFENDERS_MAX:
             offenders.append(offender)
     return Check(
-        name=name,
-        question=question,
+        name=question[0],
+        question=question[1],
         examined_count=examined_count,
         offender_count=offender_count,
         offenders=tuple(offenders),
