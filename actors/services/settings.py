@@ -213,7 +213,7 @@ class ServicesSettings(_Settings):
     def lively(cls, **changed: object) -> ServicesSettings:
         """Return settings in which a few calls in a hundred go wrong; for demonstrations.
 
-        About one order in eight is refused somewhere and undone; the rest completes, some of
+        About one order in nine is refused somewhere and undone; the rest completes, some of
         it after a retry.
         """
         preset = {

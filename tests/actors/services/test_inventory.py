@@ -382,6 +382,44 @@ async def test_after_a_crash_the_stock_is_what_was_answered(open_house: OpenHous
     assert lines(house)["milk"].reserved == 2
 
 
+@pytest.mark.parametrize(
+    ("strategy", "together_max"),
+    [("pessimistic", 1), ("buckets", 4), ("escrow", 60), ("optimistic", 60)],
+)
+async def test_strategies_differ_in_how_many_orders_can_think_about_one_item(
+    strategy: str, together_max: int, open_house: OpenHouse
+) -> None:
+    """Every order thinks until nobody else joins it; the most that thought at once is told."""
+    clock = Thinkers()
+    settings = ServicesSettings.calm(
+        inventory={
+            "strategy": strategy,
+            "think_ms": 1.0,
+            "bucket_count": 4,
+            "stock": {"items": {"milk": 60}},
+        }
+    )
+    house = await open_house(lambda: build_participant("inventory", settings, clock=clock))
+    await asyncio.gather(*(reserve(house, f"s{n}", milk=1) for n in range(60)))
+    assert clock.together_max == together_max
+    assert lines(house)["milk"].reserved == 60
+
+
+class Thinkers(SystemClock):
+    """Counts who waits at the same time; a wait ends when nothing else is ready to run."""
+
+    def __init__(self) -> None:
+        self.together = 0
+        self.together_max = 0
+
+    async def sleep_ms(self, delay_ms: float) -> None:
+        self.together += 1
+        self.together_max = max(self.together_max, self.together)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        self.together -= 1
+
+
 async def test_the_clock_of_a_strategy_is_the_one_that_it_was_given() -> None:
     waited: list[float] = []
 
