@@ -299,7 +299,7 @@ class Desk:
         running = self._host.activate(head)
         if running is None:
             raise OperatorRefusedError(head.saga_id, head.reason or "JOURNAL_CORRUPT")
-        if head.phase not in PARKED:
+        if head.phase not in PARKED or self._host.journal.restored_at_ms() is not None:
             self._host.restart(running)
         return running
 

@@ -96,6 +96,8 @@ class OperatorRefusedError(SagaError):
             "not_parked": "it is not parked",
             "skip_breaks_uses": "a later step needs the result of the step to skip",
             "nothing_to_skip": "no step of it has given up",
+            "ledgers_not_asked": "its journal was restored and its participants are still being "
+            "asked what they hold; try again shortly",
         }
         return f"{self.saga_id}: {reasons.get(self.answer, self.answer)}"
 

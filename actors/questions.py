@@ -63,7 +63,7 @@ def _answered(host: Asker, running: Running, i: int, reply: StepReply) -> None:
     assert running.asked is not None
     result: Mapping[str, Any] = reply.result or {}
     status = str(result.get("status", LedgerStatus.UNKNOWN))
-    is_final = status not in (LedgerStatus.UNKNOWN, LedgerStatus.PENDING)
+    is_final = status != LedgerStatus.PENDING
     if reply.outcome != Outcome.SUCCEEDED or not is_final:
         _ask(host, running, i, host.settings.reconcile_ms)
         return

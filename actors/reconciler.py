@@ -118,20 +118,28 @@ class Reconciler:
             looked_at += 1
             if looked_at % HEADS_A_TURN == 0:
                 await self._clock.sleep_ms(0)
-            if head.phase in PARKED or head.saga_id in host.sagas:
+            if head.saga_id in host.sagas or not self._needs_an_owner(head):
                 continue
             self._take_up(head.saga_id)
 
     def _nothing_is_under_way(self) -> bool:
         """Return whether the journal has no saga that would need an owner; cheap to tell."""
+        idle = TERMINAL if self._host.journal.restored_at_ms() is not None else PARKED | TERMINAL
         counts = self._host.journal.counts()
-        return not any(count for phase, count in counts.items() if phase not in PARKED | TERMINAL)
+        return not any(count for phase, count in counts.items() if phase not in idle)
+
+    def _needs_an_owner(self, head: Head) -> bool:
+        """Return whether somebody must drive the saga; a parked one once after a restore."""
+        if head.phase in PARKED:
+            restored_at_ms = self._host.journal.restored_at_ms()
+            return restored_at_ms is not None and head.changed_at_ms < restored_at_ms
+        return head.phase not in TERMINAL
 
     def _take_up(self, saga_id: SagaId) -> None:
         host = self._host
         # Read again: it may have ended since the sweep began.
         head = host.journal.head(saga_id)
-        if head is None or head.phase in PARKED | TERMINAL:
+        if head is None or not self._needs_an_owner(head):
             return
         if head.scope != host.scope:
             if self._launcher is not None:
@@ -170,10 +178,14 @@ class Reconciler:
     async def _end_restore(self) -> None:
         """Note that a restored journal is reconciled, once every saga has been asked about."""
         host = self._host
-        if host.journal.restored_at_ms() is None or self._suspects:
+        restored_at_ms = host.journal.restored_at_ms()
+        if restored_at_ms is None or self._suspects:
             return
-        if any(running.asked is not None for running in host.sagas.values()):
+        if any(running.saga.must_ask or running.asked for running in host.sagas.values()):
             return
+        for head in host.journal.active():
+            if head.changed_at_ms < restored_at_ms and head.saga_id not in host.sagas:
+                return
         await self._run_blocking(host.journal.clear_restored)
         host.log.info("restore_reconciled")
 

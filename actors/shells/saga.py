@@ -80,7 +80,7 @@ class SagaShell:
         if running is None:
             return None
         host.ended = self._ended
-        if head.phase not in PARKED:
+        if head.phase not in PARKED or journal.restored_at_ms() is not None:
             if host.epoch > 1:
                 host.restart(running)
             else:
