@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from raysaga.storage.file_system import free_bytes
+
 BALLAST = "ballast"
 """Name of the file."""
 
@@ -36,8 +38,7 @@ class Ballast:
             return False
         if not self.is_held:
             self.is_held = self._take()
-        stat = os.statvfs(self._folder)
-        return not self.is_held or stat.f_bavail * stat.f_frsize < self._size_bytes
+        return not self.is_held or free_bytes(self._folder) < self._size_bytes
 
     def give_up(self) -> bool:
         """Free its place; return whether there was anything to free."""

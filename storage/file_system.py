@@ -35,6 +35,12 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def free_bytes(path: Path) -> int:
+    """Return what can still be written to the disk that `path` is on."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
 def make_folder(path: Path) -> None:
     """Make a folder that only its owner can enter, with those above it; it may exist.
 

@@ -35,14 +35,23 @@ from lmdb import verify as lmdb_verify
 
 from raysaga.storage.ballast import Ballast
 from raysaga.storage.errors import DataFolderError, StorageFailedError, StorageFullError
-from raysaga.storage.file_system import NO_SPACE, make_folder, sync_folder, unusable
+from raysaga.storage.file_system import NO_SPACE, free_bytes, make_folder, sync_folder, unusable
 from raysaga.storage.journal import Usage
+from raysaga.storage.lmdb_transaction import ReadTransaction, WriteTransaction
 from raysaga.storage.readers_gate import ReadersGate
+
+__all__ = ["READERS_MAX", "Environment", "ReadTransaction", "WriteTransaction", "structure_flaws"]
 
 T = TypeVar("T")
 
 READERS_MAX = 512
 """Read transactions at once, of all processes; a slot takes 64 bytes of the lock file."""
+
+SHORT_WRITE_BYTES_MAX = 1 << 16
+"""Free space below which an error of writing counts as a full disk."""
+
+LOCK_FILE_BYTES = READERS_MAX * 64 + 4_096
+"""What LMDB needs for so many readers, and what it keeps beside them."""
 
 BALLAST_BYTES_MAX = 32 << 20
 """Largest ballast, whatever the reserve of the map: it takes its place on the disk at once, and
@@ -52,115 +61,8 @@ _open_paths: set[tuple[int, str]] = set()
 _open_paths_lock = threading.Lock()
 
 
-class ReadTransaction:
-    """A consistent view of all tables; valid inside the `with` or the body it was given to."""
-
-    __slots__ = ("_tables", "_txn")
-
-    def __init__(self, txn: Any, tables: dict[str, Any]) -> None:
-        self._txn = txn
-        self._tables = tables
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        """Return the value of `key`, or None."""
-        value: bytes | None = self._txn.get(key, db=self._tables[table])
-        return value
-
-    def scan(
-        self, table: str, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the rows with `start` <= key < `stop`, from the last one if `reverse`."""
-        cursor = self._txn.cursor(self._tables[table])
-        if reverse:
-            found = cursor.set_range(stop) if stop is not None else False
-            if not (cursor.prev() if found else cursor.last()):
-                return
-            for row in cursor.iterprev():
-                if row[0] < start:
-                    return
-                yield row
-        else:
-            if not (cursor.set_range(start) if start else cursor.first()):
-                return
-            for row in cursor.iternext():
-                if stop is not None and row[0] >= stop:
-                    return
-                yield row
-
-    def count(self, table: str) -> int:
-        """Return the number of rows; costs the same whatever it is."""
-        return int(self._txn.stat(self._tables[table])["entries"])
-
-    def last(self, table: str) -> tuple[bytes, bytes] | None:
-        """Return the row with the greatest key, or None if there is none."""
-        cursor = self._txn.cursor(self._tables[table])
-        return cursor.item() if cursor.last() else None
-
-
-class WriteTransaction(ReadTransaction):
-    """The one writer of all processes; sees what it has put itself."""
-
-    __slots__ = ("_env", "bytes_put", "changed")
-
-    def __init__(self, env: Any, txn: Any, tables: dict[str, Any]) -> None:
-        super().__init__(txn, tables)
-        self._env = env
-        self.bytes_put = 0
-        self.changed = False
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Write a row, in place of the one under `key` if there is one."""
-        self._txn.put(key, value, db=self._tables[table])
-        self.bytes_put += len(key) + len(value)
-        self.changed = True
-
-    def put_many(
-        self,
-        table: str,
-        items: Sequence[tuple[bytes, bytes]],
-        *,
-        append: bool = False,
-        overwrite: bool = True,
-    ) -> int:
-        """Write rows and return how many were written; faster than one by one.
-
-        Args:
-            table: Where to.
-            items: Keys and values.
-            append: The keys are ascending and beyond the last of the table. Pages fill up
-                completely. Anything else is a bug, and an assertion fails.
-            overwrite: False leaves a row that exists as it is, and does not count it.
-        """
-        if not items:
-            return 0
-        cursor = self._txn.cursor(self._tables[table])
-        _, added = cursor.putmulti(items, overwrite=overwrite, append=append)
-        assert added == len(items) or not (append or overwrite), "keys to append must ascend"
-        self.bytes_put += sum([len(key) + len(value) for key, value in items])
-        self.changed = True
-        return int(added)
-
-    def delete(self, table: str, key: bytes) -> bool:
-        """Delete a row and return whether there was one."""
-        self.changed = True
-        return bool(self._txn.delete(key, db=self._tables[table]))
-
-    @contextmanager
-    def child(self) -> Iterator[WriteTransaction]:
-        """Write in a transaction of its own inside this one; an exception undoes only that.
-
-        This one must not be used until the child has ended.
-        """
-        txn = self._env.begin(parent=self._txn, write=True)
-        inner = WriteTransaction(self._env, txn, self._tables)
-        try:
-            yield inner
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit()
-        self.bytes_put += inner.bytes_put
-        self.changed = self.changed or inner.changed
+class _NoSpaceError(Exception):
+    """The disk is full, and nothing of the transaction is on it."""
 
 
 class Environment:
@@ -276,11 +178,11 @@ class Environment:
                     self._grow(from_reserve=from_reserve)
                 except lmdb.MapResizedError:
                     self._resize(0)
-                except lmdb.Error as error:
-                    if error.code not in NO_SPACE:
-                        raise self._failed(error) from error
+                except _NoSpaceError as error:
                     if not (from_reserve and ballast.give_up()):
-                        raise StorageFullError(str(self.path), str(error)) from error
+                        raise StorageFullError(str(self.path), "no space left on disk") from error
+                except lmdb.Error as error:
+                    raise self._failed(error) from error
 
     @contextmanager
     def read(self) -> Iterator[ReadTransaction]:
@@ -350,25 +252,35 @@ class Environment:
         txn_id = txn.id()
         transaction = WriteTransaction(self._env, txn, self._tables)
         try:
-            result = body(transaction)
-            if not from_reserve:
-                self._refuse_over_cap(txn)
-        except BaseException:
-            txn.abort()
-            raise
-        try:
+            try:
+                result = body(transaction)
+                if not from_reserve:
+                    self._refuse_over_cap(txn)
+            except BaseException:
+                txn.abort()
+                raise
             txn.commit()
         except lmdb.Error as error:
-            # Full is definite only before the meta page was touched.
-            if error.code in NO_SPACE and not self._is_void(txn_id):
-                raise self._failed(error) from error
+            if self._means_no_space(error) and self._is_void(txn_id):
+                raise _NoSpaceError from error
             raise
         if transaction.changed:
             self.commits += 1
             self.bytes_written += transaction.bytes_put
         return result
 
+    def _means_no_space(self, error: Any) -> bool:
+        """Return whether the disk is full.
+
+        LMDB says EIO when only a part of the pages could be written (`mdb_page_flush`: "short
+        write, filesystem full?"); what could be written has then used up all there was.
+        """
+        if error.code != errno.EIO:
+            return error.code in NO_SPACE
+        return free_bytes(self.path) < SHORT_WRITE_BYTES_MAX
+
     def _is_void(self, txn_id: int) -> bool:
+        """Return whether a transaction certainly left nothing: its meta page was not touched."""
         try:
             self._env.begin().abort()
         except lmdb.Error:
@@ -454,6 +366,7 @@ def _prepare_folder(path: Path, *, read_only: bool) -> bool:
 def _open_driver(
     path: Path, tables: Sequence[str], map_bytes: int, *, read_only: bool
 ) -> tuple[Any, dict[str, Any]]:
+    _allocate_lock_file(path / "lock.mdb", read_only=read_only)
     env = None
     try:
         env = lmdb.open(
@@ -484,6 +397,22 @@ def _open_driver(
     assert flags["sync"] and flags["metasync"] and flags["lock"]
     assert not flags["writemap"] and not flags["map_async"]
     return env, opened
+
+
+def _allocate_lock_file(path: Path, *, read_only: bool) -> None:
+    """Take the lock file's place on the disk before LMDB maps it.
+
+    LMDB makes it with a hole for content, and a full disk kills who writes to that with
+    SIGBUS. A file that others may have mapped must not become longer, though.
+    """
+    try:
+        with open(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb+") as file:
+            size = os.fstat(file.fileno()).st_size or LOCK_FILE_BYTES
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        # LMDB reads without a lock file where nobody can write one.
+        if not (read_only and error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT)):
+            raise unusable(path.parent, error) from error
 
 
 def _refusal(path: Path, error: Any) -> DataFolderError:

@@ -168,10 +168,11 @@ class LmdbJournal:
                     assert txn.get(rows.DEFINITIONS, content_hash.encode()) is not None, (
                         "a saga's definition is put before the saga"
                     )
+                # First, for a saga that ends only now was not released before.
+                move_to_released(txn, releases)
                 batch = Batch(txn, scope, epoch, self._places)
                 batch.add(entries)
                 batch.write()
-                move_to_released(txn, releases)
                 return batch
 
             self._remember(self.environment.write(body, from_reserve=from_reserve))
