@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from raysaga.actors.clock import Clock
+from raysaga.actors.clock import Clock, JumpGuard
 from raysaga.actors.committer import GroupCommitter, RunBlocking
 from raysaga.actors.dispatcher import Dispatcher
 from raysaga.actors.questions import ask_ledgers
@@ -101,6 +101,9 @@ class SagaHost:
         self._run_blocking = run_blocking
         self._fatal = fatal
         self._timers = Timers(clock, self._wake)
+        self._jumps = JumpGuard(
+            clock, jump_ms=settings.clock_jump_ms, grace_ms=settings.clock_jump_grace_ms
+        )
         self._lazy: list[Running] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._call_count = 0
@@ -435,8 +438,13 @@ class SagaHost:
 
     def _wake(self, saga_id: SagaId) -> None:
         running = self.sagas.get(saga_id)
-        if running is not None:
-            self.give(running, TimeReached())
+        if running is None:
+            return
+        grace_ms = self._jumps.grace_left_ms()
+        if grace_ms and running.saga.deadline_at_ms is not None:
+            self._timers.set(saga_id, self.clock.now_ms() + grace_ms)
+            return
+        self.give(running, TimeReached())
 
     # -- recovery ------------------------------------------------------------
 
