@@ -90,9 +90,17 @@ class Archive:
         folder: What it reads.
     """
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: DataFolder, shared: Mapping[int, Journal] | None = None) -> None:
+        """Make an archive.
+
+        Args:
+            folder: What to read.
+            shared: Journals by shard that this process has open already; one process may
+                open each only once. They are not closed here.
+        """
         self.folder = folder
-        self._journals: dict[int, Journal] = {}
+        self._shared = dict(shared or {})
+        self._journals: dict[int, Journal] = dict(self._shared)
         self._definitions: dict[int, Definitions] = {}
 
     @classmethod
@@ -117,8 +125,8 @@ class Archive:
 
     def close(self) -> None:
         """Let go of the files; a later question opens them again."""
-        journals = list(self._journals.values())
-        self._journals.clear()
+        journals = [j for shard, j in self._journals.items() if shard not in self._shared]
+        self._journals = dict(self._shared)
         self._definitions.clear()
         for journal in journals:
             journal.close()
@@ -211,12 +219,14 @@ class Archive:
     def parked(self, limit: int) -> Iterator[dict[str, Any]]:
         """Yield the sagas that wait for a person, newest first, each with what can be done.
 
-        A row is what `status` gives and `ways_on`, the operator's orders that would be taken.
+        A row is what `status` gives, without the results.
         """
         for row in self.rows(limit=limit, phases=PARKED):
             loaded = self._load(SagaId(row["saga_id"]))
             if loaded is not None and loaded.head.phase in PARKED:
-                yield {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+                told = {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+                del told["results"]
+                yield told
 
     def sagas(self, definition: str) -> Iterator[Told]:
         """Yield every saga of one definition that was not pruned, newest first.

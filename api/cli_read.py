@@ -25,7 +25,7 @@ from raysaga.api.cli_terminal import (
 )
 from raysaga.api.cli_values import (
     STATES,
-    duration_ms,
+    age_ms,
     facts_text,
     phase_text,
     phases_of,
@@ -63,6 +63,8 @@ def show(
         rows: list[dict[str, Any]] = []
         if not (status["pruned"] or status["flaw"]):
             rows = archive.timeline(saga_id, payloads=payloads)
+    if not payloads:
+        status.pop("results", None)
     terminal.emit({**status, "timeline": rows})
     terminal.show(saga_panel(status, rows))
     if status["flaw"]:
@@ -121,7 +123,10 @@ def _timeline(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> T
             table.add_row(after, row["step"], "" if back else cell, cell if back else "")
         else:
             facts = {k: v for k, v in row.items() if k not in _UNTOLD}
-            told = row["event"].replace("_", " ")
+            if facts.get("message") == status["message"]:
+                # It stands above the table already.
+                del facts["message"]
+            told = row["event"].removeprefix("saga_").replace("_", " ")
             table.add_row(after, Text(told, style="bold"), Text(facts_text(facts), style="dim"))
     return table
 
@@ -184,7 +189,7 @@ def list_sagas(
     """
     terminal = Terminal(as_json=as_json)
     now_ms = time.time_ns() // 1_000_000
-    before_ms = None if older_than is None else now_ms - duration_ms(older_than)
+    before_ms = None if older_than is None else now_ms - age_ms(older_than)
     phases = phases_of(state or [])
     with Archive.open(data) as archive:
         found = archive.rows(

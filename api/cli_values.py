@@ -37,15 +37,16 @@ _COLOURS: Mapping[str, str] = {
 }
 
 
-def duration_ms(text: str) -> int:
-    """Return a duration such as `90s`, `5m` or `2d` in milliseconds.
+def age_ms(text: str) -> int:
+    """Return an age such as `90s`, `5m` or `2d` in milliseconds.
 
     Raises:
         BadParameter: If it is none.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise typer.BadParameter("must be a whole number and ms, s, m, h or d, such as 5m")
+        sentence = "must be a whole number and ms, s, m, h or d, such as 5m"
+        raise typer.BadParameter(sentence, param_hint="--older-than")
     return int(found[1]) * _UNITS_MS[found[2]]
 
 
@@ -57,7 +58,8 @@ def phases_of(states: list[str]) -> frozenset[Phase] | None:
     """
     unknown = [state for state in states if state not in STATES]
     if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(STATES)}")
+        sentence = f"{printable(unknown[0])} is none of {', '.join(STATES)}"
+        raise typer.BadParameter(sentence, param_hint="--state")
     return frozenset[Phase]().union(*(STATES[state] for state in states)) if states else None
 
 
