@@ -38,8 +38,6 @@ def turn_back(
     step: int | None,
     settled: int | None = None,
     by: str = "",
-    undo: tuple[int, ...] | None = None,
-    call: bool = True,
 ) -> Decision:
     """Latch the direction backward, durably before the first compensation leaves.
 
@@ -52,15 +50,12 @@ def turn_back(
         step: The step that it is about.
         settled: The step whose action has just come to an end.
         by: Who wanted it; empty for the engine.
-        undo: What to undo, if it is not what could have been sent.
-        call: Whether to begin at once.
     """
-    if undo is None:
-        steps = saga.definition.steps
-        undo = tuple(i for i in sorted(saga.may_have_been_sent()) if steps[i].has_undo)
+    steps = saga.definition.steps
+    undo = tuple(i for i in sorted(saga.may_have_been_sent()) if steps[i].has_undo)
     started = CompensationStarted(now_ms, code, message, step, undo, by)
     onward = NOTHING
-    if call and saga.is_alone_in_flight(settled):
+    if saga.is_alone_in_flight(settled):
         onward = _undo_next(saga, frozenset(undo), undo, len(undo), NONE, now_ms)
     return Decision((*before, started, *onward.events), onward.commands, True)
 

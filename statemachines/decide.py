@@ -48,7 +48,7 @@ from raysaga.statemachines.inputs import (
     TimeReached,
 )
 from raysaga.statemachines.restored import reconcile
-from raysaga.statemachines.saga import MOVING_BACK, Saga
+from raysaga.statemachines.saga import DONE, MOVING_BACK, Saga
 from raysaga.statemachines.tables import BACKWARD, FORWARD, Phase, StepStatus
 
 
@@ -299,7 +299,8 @@ def _skip_ordered(saga: Saga, given: SkipOrdered, now_ms: int) -> Decision:
     if users and saga.phase is Phase.PARKED_RUNNING:
         # It can still be turned back, which is better than to leave out half of it.
         return Decision(answer=Answer.SKIP_BREAKS_USES)
-    stuck += users
+    # Last first: were the history cut short among them, none would be sent without its result.
+    stuck = users + stuck
     skips = tuple(StepSkipped(i, backward, now_ms, given.by, given.note) for i in stuck)
     if backward:
         onward = recall_undos(saga, now_ms, only_called=False, skipped=frozenset(stuck))
@@ -323,11 +324,12 @@ def _what_holds(saga: Saga, *, backward: bool) -> list[int]:
 
 
 def _users_of(saga: Saga, skipped: Collection[int]) -> list[int]:
-    """Return the steps still to come whose requests need a result that there will not be."""
+    """Return, last first, the steps to come whose requests need a result there will not be."""
     without = set(skipped)
-    found = []
+    found: list[int] = []
     for i in saga.definition.topological:
-        if i not in without and not without.isdisjoint(saga.definition.uses[i]):
+        status = saga.steps[i].status
+        if status not in DONE and not without.isdisjoint(saga.definition.uses[i]):
             without.add(i)
             found.append(i)
-    return found
+    return found[::-1]

@@ -11,11 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raysaga.statemachines.backward import turn_back
 from raysaga.statemachines.calls import LedgerStatus
 from raysaga.statemachines.commands import NOTHING, Decision
 from raysaga.statemachines.definition import StepKind
-from raysaga.statemachines.events import Event, GoGiven, LedgersAsked, SagaParked, StepSucceeded
+from raysaga.statemachines.events import (
+    CompensationStarted,
+    Event,
+    GoGiven,
+    LedgersAsked,
+    SagaParked,
+    StepSucceeded,
+)
 from raysaga.statemachines.inputs import LedgersAnswered
 from raysaga.statemachines.saga import LEDGER_MAY_STAND, Saga
 from raysaga.statemachines.tables import BACKWARD, Phase, StepStatus
@@ -34,14 +40,14 @@ def reconcile(saga: Saga, given: LedgersAnswered, now_ms: int) -> Decision:
     if not saga.must_ask:
         return NOTHING
     held = given.statuses
-    # Last of the facts, so that a history cut short is asked about again.
+    # Last of all events, so that were the history cut short before it, they are asked again.
     asked = LedgersAsked(now_ms, tuple(held), tuple(given.results))
     contradiction = _contradiction(saga, held)
     if contradiction is not None:
         step, why = contradiction
         stands = tuple(i for i, status in enumerate(held) if status in LEDGER_MAY_STAND)
         parked = SagaParked(now_ms, "RESTORED_CONTRADICTION", why, step, stands)
-        return Decision((asked, parked), (), True)
+        return Decision((parked, asked), (), True)
     if saga.phase in BACKWARD:
         return Decision((asked,), (), True)
     facts: list[Event] = [
@@ -50,17 +56,10 @@ def reconcile(saga: Saga, given: LedgersAnswered, now_ms: int) -> Decision:
         if step.status in _OPEN and held[i] in HAPPENED
     ]
     if any(status in TAKEN_BACK for status in held):
-        return turn_back(
-            saga,
-            (*facts, asked),
-            now_ms,
-            code="RESTORED",
-            message="the ledgers show that it had turned back before the restore",
-            step=None,
-            undo=tuple(i for i, step in enumerate(saga.definition.steps) if step.has_undo),
-            call=False,
-        )
-    if saga.phase in (Phase.RUNNING, Phase.PARKED_RUNNING) and _beyond(saga, held) is not None:
+        undo = tuple(i for i, step in enumerate(saga.definition.steps) if step.has_undo)
+        why = "the ledgers show that it had turned back before the restore"
+        facts.append(CompensationStarted(now_ms, "RESTORED", why, None, undo, ""))
+    elif saga.phase in (Phase.RUNNING, Phase.PARKED_RUNNING) and _beyond(saga, held) is not None:
         facts.append(GoGiven(now_ms))
     return Decision((*facts, asked), (), True)
 

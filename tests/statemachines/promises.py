@@ -131,7 +131,7 @@ class Promises:
                     require(not missing, f"{missing} stand, and are not in {event}")
             elif isinstance(event, CompensationStarted):
                 self._turned_back(before, event, given)
-        if after in PARKED and not host.is_zombie and not host.asking:
+        if after in PARKED and not host.is_zombie and not saga.must_ask:
             missing = world.ledgers.standing() - set(saga.net_effect())
             require(not missing, f"{missing} stand, and the parked saga does not list them")
 

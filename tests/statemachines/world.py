@@ -58,7 +58,7 @@ PHASE_EVENTS = (
     SagaResumed,
 )
 
-SAGA_INPUT = {"id": "o-1"}
+SAGA_INPUT = {"id": "o-1", "order_id": "o-1", "customer_id": "c", "items": [], "payment": {}}
 
 
 def state_of(saga: Saga) -> dict[str, Any]:
@@ -93,7 +93,8 @@ class World:
         network: Calls that have been sent and may still arrive.
         crash_at_barrier: How many of the decisions not on disk reach it when the next
             barrier is hit by a crash; None for no crash.
-        torn: Whether a crash may also cut between two events of one decision.
+        barrier_count: How often a host has waited for the disk.
+        torn: How many events of a decision cut short by a crash reach the disk.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class World:
         self.host: Host | None = None
         self.zombies: list[Host] = []
         self.crash_at_barrier: int | None = None
+        self.barrier_count = 0
         self.torn = 0
         self.restored_to: int | None = None
         self.remembers_restore = remembers_restore
@@ -136,6 +138,20 @@ class World:
     def saga(self) -> Saga:
         """The saga in its memory."""
         return self.saga_host.saga
+
+    def call(self, name: str, *, undo: bool = False) -> Call:
+        """Return the call that the host waits for."""
+        i = self.definition.index[name]
+        return next(c for c in self.saga_host.waited if (c.step, c.undo) == (i, undo))
+
+    def waited_for(self) -> list[str]:
+        """Return the calls that the host waits for, in the order sent: `pay`, or `-pay` to undo."""
+        steps = self.definition.steps
+        return [("-" if c.undo else "") + steps[c.step].name for c in self.saga_host.waited]
+
+    def standing(self) -> set[str]:
+        """Return the steps whose effect stands in the world."""
+        return {self.definition.steps[i].name for i in self.ledgers.standing()}
 
     def note(self, what: str) -> None:
         """Count something that a random history has reached."""
@@ -190,6 +206,7 @@ class World:
 
     def _commit(self, host: Host) -> bool:
         """Wait for the barrier; return whether the host lives to see it."""
+        self.barrier_count += 1
         if host.is_zombie:
             # The journal has a newer owner: the commit is refused, and the host stops.
             self.zombies.remove(host)
