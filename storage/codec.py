@@ -209,7 +209,8 @@ def _flaw(value: Any, depth: int) -> str | None:
                 if flaw is not None:
                     return flaw
         return None
-    if isinstance(value, (list, tuple)):
+    # An ExtType is a tuple, too.
+    if isinstance(value, (list, tuple)) and kind is not msgpack.ExtType:
         if len(value) > ARRAY_LENGTH_MAX:
             return f"has a list of {len(value)} items, over {ARRAY_LENGTH_MAX}"
         for item in value:

@@ -2,7 +2,8 @@
 
 Guarantees: a row that decodes is what was written under that key; a CRC covers
 both, for LMDB hands out a flipped bit without a word.
-Refuses: anything else (`RecordCorruptError`).
+Refuses: anything else (`RecordCorruptError`), and a phase that only a later version
+knows (`NewerFormatError`).
 
     meta        "identity" | "counters" | "restored" | "epoch_base"
     definitions content hash -> definition
@@ -32,7 +33,8 @@ import msgpack
 
 from raysaga.statemachines.ids import Epoch, SagaId, Scope
 from raysaga.statemachines.tables import TERMINAL, Phase
-from raysaga.storage.errors import RecordCorruptError
+from raysaga.storage.codec import FORMAT_VERSION
+from raysaga.storage.errors import NewerFormatError, RecordCorruptError
 from raysaga.storage.journal import Birth, Head, KeyRecord
 
 META, DEFINITIONS, EPOCHS, IDS = "meta", "definitions", "epochs", "ids"
@@ -156,6 +158,8 @@ def unpack_state(key: bytes, row: bytes) -> State:
     """Return what a row of `states` says."""
     data = unseal(STATES, key, row)
     seq, place, changed, due, code, chain, length = _STATE.unpack_from(data)
+    if code not in PHASES:
+        raise NewerFormatError(_name(key), f"phase {code}", FORMAT_VERSION)
     reason = data[_STATE.size : _STATE.size + length].decode()
     step = data[_STATE.size + length :].decode()
     return State(seq, place, changed, None if due < 0 else due, code, chain, reason, step)

@@ -24,7 +24,11 @@ Row = tuple[bytes, bytes]
 
 
 def index_flaws(environment: Environment) -> Iterator[Flaw]:
-    """Yield every contradiction: the saga's id or the row's name, and what is wrong."""
+    """Yield every contradiction: the saga's id or the row's name, and what is wrong.
+
+    Raises:
+        NewerFormatError: If a later version wrote a row.
+    """
     for table, check in _CHECKS:
         yield from _check_table(environment, table, check)
     with environment.read() as view:
@@ -84,9 +88,6 @@ def _check_birth(view: ReadTransaction, key: bytes, row: bytes) -> Iterator[Flaw
     state = _state(view, key)
     if state is None:
         yield saga_id, "its row in 'states' is missing"
-        return
-    if state.phase_code not in rows.PHASES:
-        yield saga_id, f"its phase {state.phase_code} is unknown"
         return
     ended = state.phase_code in rows.TERMINAL_CODES
     if ended == (view.get(rows.ACTIVE, key) is not None):

@@ -69,7 +69,7 @@ def obey(journal: Journal) -> None:
                 tell(epoch)
                 continue
             case ["progress"]:
-                batch = [dedicated.progressed()]
+                batch = [dedicated.retried()]
                 scope = OTHER_SCOPE
             case ["grow"]:
                 batch = [Story(f"g{i}", epoch=epoch, padding=8_000).accepted() for i in range(200)]

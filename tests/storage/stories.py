@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from raysaga.statemachines.events import (
     Accepted,
+    AttemptFailed,
     CompensationStarted,
     Event,
     GoGiven,
@@ -107,6 +108,11 @@ class Story:
             ),
             due_at_ms=due_at_ms,
         )
+
+    def retried(self) -> Entry:
+        attempt = len(self.entries)
+        failed = AttemptFailed(0, False, attempt, self.at_ms, "TIMEOUT", "no answer", self.at_ms)
+        return self.tell(Phase.RUNNING, (failed, StepCalled(0, False, attempt + 1, self.at_ms)))
 
     def completed(self) -> Entry:
         at_ms = self.at_ms
