@@ -6,8 +6,9 @@ object cannot void a batch.
 
 Guarantees: `done` of an entry is called only after the commit that wrote it has
 returned, in the order of `append`.
-When the journal is full, only births are dropped, with their sagas; the rest is
-tried again first, in order, from the head-room, before anything newer.
+When the journal is full, only births that nobody was told of are dropped, with
+their sagas; the rest is tried again first, in order, from the head-room, before
+anything newer.
 Any other failure leaves the outcome unknown: `fatal` is called, and nobody is
 answered any more.
 """
@@ -93,7 +94,8 @@ class GroupCommitter:
         Args:
             entry: What to write.
             done: Called in the event loop once it is on disk.
-            dropped: For a birth: called instead, if the journal has no room for it.
+            dropped: For a birth that nobody knows of yet: called instead, if the journal has
+                no room for it. A birth without it is kept like anything else.
         """
         assert (dropped is None) or entry.birth is not None
         self._queue.append(_Waiting(entry, done, dropped))
@@ -157,7 +159,7 @@ class GroupCommitter:
 
     def _drop_births(self, batch: list[_Waiting], full: StorageFullError) -> list[_Waiting]:
         """Tell the callers of sagas that do not exist yet; return what must be kept."""
-        dropped: set[SagaId] = {w.entry.saga_id for w in batch if w.entry.birth is not None}
+        dropped: set[SagaId] = {w.entry.saga_id for w in batch if w.dropped is not None}
         for waiting in batch:
             if waiting.dropped is not None:
                 waiting.dropped(full)

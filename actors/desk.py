@@ -21,16 +21,16 @@ from raysaga.actors.errors import (
 )
 from raysaga.actors.host import SagaHost
 from raysaga.actors.lane import Landing
-from raysaga.actors.outcome import outcome_of, status_of
+from raysaga.actors.outcome import bare_outcome, head_row, outcome_of, status_of
 from raysaga.actors.placement import saga_scope
 from raysaga.actors.reconciler import Launcher
 from raysaga.actors.recovery import Unreadable, load, read_events
-from raysaga.actors.running import Running
+from raysaga.actors.running import AT_REST, Running
 from raysaga.actors.story import history_rows
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
-from raysaga.statemachines.ids import SagaId, Scope
+from raysaga.statemachines.ids import SagaId, is_key
 from raysaga.statemachines.inputs import (
     CancelRequested,
     CompensationForced,
@@ -42,7 +42,7 @@ from raysaga.statemachines.inputs import (
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 from raysaga.storage.codec import pack_value
-from raysaga.storage.errors import StorageFullError
+from raysaga.storage.errors import StorageFailedError, StorageFullError
 from raysaga.storage.journal import Head, HeadFilter
 
 LIST_MAX = 1_000
@@ -80,8 +80,12 @@ class Caller:
         self._landing.push(self._sender, (self._request_id, "error", (error.code, facts)))
 
     def ended(self, outcome: Mapping[str, Any]) -> None:
-        """Tell the end of a watched saga."""
-        self._landing.push(self._sender, (self._request_id, "ended", outcome))
+        """Tell the end of a watched saga; without its results if they are too large for it."""
+        try:
+            self._landing.push(self._sender, (self._request_id, "ended", outcome))
+        except ValidationError:
+            short = {**outcome, "results": {}}
+            self._landing.push(self._sender, (self._request_id, "ended", short))
 
 
 class Desk:
@@ -94,33 +98,41 @@ class Desk:
         self._launcher = launcher
         self._stats = stats
         self.landing = Landing(self._received, host.settings)
-        self._births: dict[SagaId, list[tuple[Caller, bool]]] = {}
+        # Submissions of sagas that are not on disk yet: who, whether he watches, whether
+        # he asked for the same.
+        self._births: dict[SagaId, list[tuple[Caller, bool, bool]]] = {}
         self._waiting: dict[SagaId, list[Caller]] = {}
         self._poll: asyncio.Task[None] | None = None
         self.accepted_count = 0
         self.rejected_count = 0
 
     def _received(self, sender: str, messages: list[list[Any]]) -> None:
-        for request_id, operation, body in messages:
+        for message in messages:
+            if not (isinstance(message, list) and len(message) == 3):
+                continue
+            request_id, operation, body = message
             caller = Caller(self.landing, sender, request_id)
             try:
                 self._serve(caller, operation, body)
+            except StorageFailedError as error:
+                self._host.stop_at_once(error)
+                return
             except SagaError as error:
                 caller.error(error)
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 caller.error(ValidationError(f"{operation} cannot be read: {error!r}"))
 
     def _serve(self, caller: Caller, operation: str, body: Any) -> None:
         if operation == "submit":
             self._submit(caller, body)
         elif operation == "watch":
-            self._watch(caller, SagaId(body["saga_id"]))
+            self._watch(caller, _saga_id(body["saga_id"]))
         elif operation in ORDERS:
             self._order(caller, operation, body)
         elif operation == "status":
-            caller.ok(self.status(SagaId(body["saga_id"])))
+            caller.ok(self.status(_saga_id(body["saga_id"])))
         elif operation == "history":
-            caller.ok(self.history(SagaId(body["saga_id"]), bool(body.get("payloads"))))
+            caller.ok(self.history(_saga_id(body["saga_id"]), bool(body.get("payloads"))))
         elif operation == "list":
             caller.ok(self.list_heads(body))
         elif operation == "define":
@@ -139,6 +151,8 @@ class Desk:
 
     def _submit(self, caller: Caller, body: list[Any]) -> None:
         saga_id, definition_hash, key, fingerprint, saga_input, deadline_ms, dedicated, watch = body
+        if _saga_id(saga_id).partition(":")[2] != key or not isinstance(fingerprint, str):
+            raise ValidationError("it does not name the saga", "key")
         running = self._host.sagas.get(saga_id)
         if running is not None:
             self._submitted_again(caller, running, fingerprint, watch)
@@ -153,13 +167,17 @@ class Desk:
             return
         self._admit()
         # Deeper or larger than a record can hold is refused before the saga exists.
+        if not isinstance(saga_input, dict):
+            raise ValidationError("must be a mapping", "input")
         pack_value(saga_input)
         definition = self._host.definitions.get(definition_hash)
-        if definition is None:
+        if definition is None or definition.name != saga_id.partition(":")[0]:
             raise DefinitionError(saga_id, None, "this journal does not know it yet")
         now_ms = self._host.clock.now_ms()
         if deadline_ms is None:
             deadline_ms = definition.deadline_ms
+        elif type(deadline_ms) is not int or deadline_ms < 0:
+            raise ValidationError("must be a whole number of milliseconds", "deadline_ms")
         given = Submitted(
             key,
             fingerprint,
@@ -194,12 +212,15 @@ class Desk:
         given: Submitted,
         watch: bool,
     ) -> None:
-        self._births[saga_id] = [(caller, watch)]
+        self._births[saga_id] = [(caller, watch, True)]
         dedicated = given.scope != self._host.scope
 
         def accepted(_answer: Answer) -> None:
             self.accepted_count += 1
-            for waiting, watches in self._births.pop(saga_id):
+            for waiting, watches, is_same in self._births.pop(saga_id):
+                if not is_same:
+                    waiting.error(IdempotencyConflictError(saga_id))
+                    continue
                 waiting.ok("accepted")
                 if watches:
                     self._watch(waiting, saga_id)
@@ -208,7 +229,7 @@ class Desk:
 
         def refused(full: StorageFullError) -> None:
             self.rejected_count += 1
-            for waiting, _ in self._births.pop(saga_id):
+            for waiting, _, _ in self._births.pop(saga_id):
                 waiting.error(full)
 
         self._host.submit(
@@ -223,13 +244,14 @@ class Desk:
         self, caller: Caller, running: Running, fingerprint: str, watch: bool
     ) -> None:
         saga = running.saga
-        if saga.fingerprint != fingerprint:
-            raise IdempotencyConflictError(saga.saga_id)
+        is_same = saga.fingerprint == fingerprint
         births = self._births.get(saga.saga_id)
         if births is not None:
             # Not durable yet: this caller must not be answered before the first one.
-            births.append((caller, watch))
+            births.append((caller, watch, is_same))
             return
+        if not is_same:
+            raise IdempotencyConflictError(saga.saga_id)
         caller.ok("already")
         if watch:
             self._watch(caller, saga.saga_id)
@@ -237,46 +259,71 @@ class Desk:
     # -- waiting -------------------------------------------------------------
 
     def _watch(self, caller: Caller, saga_id: SagaId) -> None:
-        """Tell `caller` when the saga ends or is parked; at once if it has."""
+        """Tell `caller` when the saga ends or is parked; at once if that is on disk."""
+        if saga_id in self._births:
+            raise SagaNotFoundError(saga_id)
         running = self._host.sagas.get(saga_id)
-        if running is not None and not (running.saga.is_parked or running.saga.is_terminal):
-            self._host.watch(running, lambda saga: caller.ended(outcome_of(saga)))
-            return
-        head = self._head(saga_id)
-        if head.phase in TERMINAL or head.phase in PARKED:
+        head = None
+        if running is not None:
+            head = self._head_of(running)
+            if head is None:
+                running.watch(lambda saga: caller.ended(outcome_of(saga)))
+                return
+        head = head or self._host.journal.head(saga_id)
+        if head is None:
+            known = self._host.journal.key_record(saga_id)
+            if known is None:
+                raise SagaNotFoundError(saga_id)
+            caller.ended(bare_outcome(known))
+        elif head.phase in AT_REST:
             caller.ended(self._outcome(head))
-            return
-        self._waiting.setdefault(saga_id, []).append(caller)
-        if head.scope != self._host.scope and self._poll is None:
-            self._poll = asyncio.get_running_loop().create_task(self._poll_dedicated())
+        else:
+            self._waiting.setdefault(saga_id, []).append(caller)
+            if self._poll is None:
+                self._poll = asyncio.get_running_loop().create_task(self._poll_for_ends())
+
+    def _head_of(self, running: Running) -> Head | None:
+        """Return the index row of a saga in memory if it rests, and the disk says so as well."""
+        if running.barrier or running.saga.phase not in AT_REST:
+            return None
+        head = self._host.journal.head(running.saga.saga_id)
+        return head if head is not None and head.phase is running.saga.phase else None
 
     def adopted(self, running: Running) -> None:
         """Attach who waits for a saga that has just been taken up from the journal."""
         for caller in self._waiting.pop(running.saga.saga_id, ()):
-            self._host.watch(running, lambda saga, caller=caller: caller.ended(outcome_of(saga)))  # type: ignore[misc]
+            running.watch(lambda saga, caller=caller: caller.ended(outcome_of(saga)))  # type: ignore[misc]
 
-    async def _poll_dedicated(self) -> None:
-        """Look in the journal for the end of sagas that another process drives."""
+    async def _poll_for_ends(self) -> None:
+        """Look after sagas that somebody waits for and this host does not drive (yet)."""
         while self._waiting:
             await self._host.clock.sleep_ms(DEDICATED_POLL_MS)
             for saga_id in list(self._waiting):
                 head = self._host.journal.head(saga_id)
-                if head is not None and (head.phase in TERMINAL or head.phase in PARKED):
-                    outcome = self._outcome(head)
-                    for caller in self._waiting.pop(saga_id, ()):
-                        caller.ended(outcome)
+                if saga_id in self._host.sagas or head is None or head.phase in AT_REST:
+                    for caller in self._waiting.pop(saga_id):
+                        try:
+                            self._watch(caller, saga_id)
+                        except SagaError as error:
+                            caller.error(error)
         self._poll = None
 
     # -- orders --------------------------------------------------------------
 
     def _order(self, caller: Caller, operation: str, body: Mapping[str, Any]) -> None:
-        saga_id = SagaId(body["saga_id"])
+        saga_id = _saga_id(body["saga_id"])
         by, note = str(body["by"]), str(body.get("note", ""))
         if operation == "skip" and not note:
             raise ValidationError("a skip needs a note that says why", "note")
+        if saga_id in self._births:
+            # Nobody was told that it exists; were its birth dropped, nobody would answer.
+            raise SagaNotFoundError(saga_id)
         running = self._host.sagas.get(saga_id)
         if running is None:
-            head = self._head(saga_id)
+            head = self._host.journal.head(saga_id)
+            if head is None:
+                self._answer_order(caller, saga_id, self._over(saga_id, operation))
+                return
             if head.scope != self._host.scope and head.phase not in TERMINAL:
                 self._pass_on(caller, saga_id, operation, body)
                 return
@@ -304,7 +351,7 @@ class Desk:
         return running
 
     def _over(self, saga_id: SagaId, operation: str) -> Answer:
-        phase = self._head(saga_id).phase
+        phase = self._phase(saga_id)
         if operation in ("retry", "skip"):
             return Answer.NOT_PARKED
         return Answer.ALREADY if phase is Phase.COMPENSATED else Answer.CANCEL_TOO_LATE
@@ -313,9 +360,7 @@ class Desk:
         if answer in (Answer.ACCEPTED, Answer.ALREADY):
             caller.ok(answer.value)
         elif answer is Answer.CANCEL_TOO_LATE:
-            running = self._host.sagas.get(saga_id)
-            phase = running.saga.phase if running is not None else self._head(saga_id).phase
-            caller.error(CancelTooLateError(saga_id, phase.value))
+            caller.error(CancelTooLateError(saga_id, self._phase(saga_id).value))
         else:
             caller.error(OperatorRefusedError(saga_id, answer.value))
 
@@ -337,6 +382,20 @@ class Desk:
 
     # -- questions -----------------------------------------------------------
 
+    def _phase(self, saga_id: SagaId) -> Phase:
+        """Return where a saga stands, pruned or not.
+
+        Raises:
+            SagaNotFoundError: If there never was one.
+        """
+        running = self._host.sagas.get(saga_id)
+        if running is not None:
+            return running.saga.phase
+        known = self._host.journal.key_record(saga_id)
+        if known is None:
+            raise SagaNotFoundError(saga_id)
+        return known.phase
+
     def _head(self, saga_id: SagaId) -> Head:
         head = self._host.journal.head(saga_id)
         if head is None:
@@ -350,7 +409,10 @@ class Desk:
         return loaded
 
     def _outcome(self, head: Head) -> dict[str, Any]:
-        return outcome_of(self._load(head))
+        loaded = load(self._host.journal, self._host.definitions, head, taken_over=True)
+        if isinstance(loaded, Unreadable):
+            return bare_outcome(head) | {"message": loaded.detail}
+        return outcome_of(loaded)
 
     def status(self, saga_id: SagaId) -> dict[str, Any]:
         """Return where a saga stands, step by step.
@@ -359,8 +421,11 @@ class Desk:
             SagaNotFoundError: If there is none.
         """
         running = self._host.sagas.get(saga_id)
-        if running is not None and saga_id not in self._births:
-            return status_of(running.saga)
+        if running is not None and not running.barrier:
+            # An end is told only if it is on disk, or it could still become another one.
+            is_end = running.saga.phase in AT_REST
+            if not is_end or self._head_of(running) is not None:
+                return status_of(running.saga)
         return status_of(self._load(self._head(saga_id)))
 
     def history(self, saga_id: SagaId, with_payloads: bool) -> list[dict[str, Any]]:
@@ -387,6 +452,7 @@ class Desk:
             ValidationError: If a filter is not one.
         """
         phases = body.get("phases")
+        after = body.get("after")
         try:
             wanted = HeadFilter(
                 phases=None if phases is None else frozenset(Phase(p) for p in phases),
@@ -401,23 +467,24 @@ class Desk:
         limit = min(int(body.get("limit", 100)), LIST_MAX)
         try:
             heads = self._host.journal.heads(
-                wanted, limit=limit, after=body.get("after"), newest=body.get("newest", True)
+                wanted,
+                limit=limit,
+                after=None if after is None else _saga_id(after),
+                newest=body.get("newest", True),
             )
         except KeyError as error:
             raise SagaNotFoundError(str(body.get("after"))) from error
         return [head_row(head) for head in heads]
 
 
-def head_row(head: Head) -> dict[str, Any]:
-    """Return an index row as plain values for people and programs."""
-    return {
-        "saga_id": head.saga_id,
-        "phase": head.phase.value,
-        "reason": head.reason,
-        "step": head.step,
-        "accepted_at_ms": head.accepted_at_ms,
-        "changed_at_ms": head.changed_at_ms,
-        "definition": head.definition_name,
-        "due_at_ms": head.due_at_ms,
-        "scope": Scope(head.scope),
-    }
+def _saga_id(given: object) -> SagaId:
+    """Return what a caller gave as the id of a saga.
+
+    Raises:
+        ValidationError: If no saga can have it.
+    """
+    if isinstance(given, str):
+        definition, _, key = given.partition(":")
+        if is_key(definition) and is_key(key):
+            return SagaId(given)
+    raise ValidationError("must be definition:key, of [A-Za-z0-9._:-]", "saga_id")

@@ -17,12 +17,13 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from raysaga.actors.call_stamp import CallStamp
 from raysaga.actors.clock import Clock, JumpGuard
 from raysaga.actors.committer import GroupCommitter, RunBlocking
 from raysaga.actors.dispatcher import Dispatcher
 from raysaga.actors.questions import ask_ledgers
 from raysaga.actors.recovery import Definitions, Unreadable, load, park_unreadable
-from raysaga.actors.running import Ended, Running, Told
+from raysaga.actors.running import ENDS, Ended, Running, Told
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.story import log_events
 from raysaga.actors.timers import Timers
@@ -46,7 +47,7 @@ from raysaga.statemachines.inputs import (
     TimeReached,
 )
 from raysaga.statemachines.saga import Saga, evolve
-from raysaga.statemachines.tables import Phase, StepStatus
+from raysaga.statemachines.tables import Phase
 from raysaga.storage.errors import StaleEpochError, StorageFullError
 from raysaga.storage.journal import CHAIN_START, Birth, Head, Journal
 
@@ -106,10 +107,9 @@ class SagaHost:
         )
         self._lazy: list[Running] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
-        self._call_count = 0
-        self._epoch_checked_at_ms = 0
         self._stopped = False
         self.committer: GroupCommitter | None = None
+        self.stamp: CallStamp | None = None
         self._unreadable: set[SagaId] = set()
         self.finished_count = 0
         self.ended: Ended | None = None
@@ -126,8 +126,8 @@ class SagaHost:
         self.epoch = await self._run_blocking(
             lambda: self.journal.grant_epoch(self.scope, self.owner, now_ms)
         )
-        self._epoch_checked_at_ms = now_ms
         self.log = self.log.bind(epoch=self.epoch)
+        self.stamp = CallStamp(self.journal, self.scope, self.epoch, self.clock, self.settings)
         self.committer = GroupCommitter(
             journal=self.journal,
             scope=self.scope,
@@ -214,33 +214,57 @@ class SagaHost:
         """Decide; then commit and act, or act and write behind."""
         if self._stopped:
             return
+        try:
+            self._move(running, given, told, refused)
+        except Exception as error:
+            # A bug of ours has left a saga between two states. What is not on disk never
+            # happened; a saga that does this again and again is parked as poison.
+            self.stop_at_once(error)
+            raise
+
+    def _move(
+        self,
+        running: Running,
+        given: Input,
+        told: Told | None,
+        refused: Callable[[StorageFullError], None] | None,
+    ) -> None:
         saga = running.saga
-        decision = decide(saga, given, self.clock.now_ms())
-        events = decision.events
+        events, commands, durable_first, answer = decide(saga, given, self.clock.now_ms())
         for event in events:
             evolve(saga, event)
         if events:
             log_events(self.log, saga, events)
             running.held.extend(events)
+        if events or isinstance(given, TimeReached):
             due_at_ms = saga.due_at_ms()
             if due_at_ms is not None:
                 self._timers.set(saga.saga_id, due_at_ms)
-        if decision.durable_first:
+        ends = bool(events) and type(events[-1]) in ENDS
+        if durable_first or (running.birth is not None and self._must_wait(saga)):
             running.barrier = True
             self._write(
-                running,
-                lambda: self._durable(running, decision.commands, told, decision.answer),
-                refused,
+                running, lambda: self._durable(running, commands, told, answer, ends), refused
             )
             return
-        if events and len(running.held) == len(events):
+        if ends:
+            # The definition chose not to wait; people are told when it is on disk all the same.
+            self._write(running, lambda: self._written(running, ends=True))
+        elif events and len(running.held) == len(events):
             self._write_later(running)
-        self._act(running, decision.commands)
-        if told is not None and decision.answer is not None:
-            told(decision.answer)
-        if saga.is_terminal or saga.is_parked:
-            # Only where the definition chose not to wait for the disk.
-            self._ended(running)
+        self._act(running, commands)
+        if told is not None:
+            if answer is not None:
+                told(answer)
+            self._let_go(running)
+
+    def _must_wait(self, saga: Saga) -> bool:
+        """Return whether a birth is waited for though its definition does not ask for that.
+
+        The first owner of another scope must find it; and on a full journal it may be void.
+        """
+        assert self.committer is not None
+        return saga.scope != self.scope or self.committer.is_full
 
     def _durable(
         self,
@@ -248,26 +272,30 @@ class SagaHost:
         commands: tuple[Command, ...],
         told: Told | None,
         answer: Answer | None,
+        ends: bool,
     ) -> None:
         """The barrier is on disk: act, tell, and take what has arrived meanwhile."""
         if self._stopped:
             return
+        running.writes -= 1
         running.barrier = False
         if running.saga.scope != self.scope:
             # Born here, but the first owner of its own scope drives it.
-            self.sagas.pop(running.saga.saga_id)
+            self._forget(running)
+            running.mailbox = None
             commands = ()
         if told is not None and answer is not None:
             told(answer)
         self._act(running, commands)
-        if running.saga.is_terminal or running.saga.is_parked:
+        if ends:
             self._ended(running)
         while running.mailbox and not running.barrier:
             given, told_next = running.mailbox.popleft()
             self._take(running, given, told_next)
+        self._let_go(running)
 
     def _ended(self, running: Running) -> None:
-        """Tell whoever waits; let a saga that is over go from memory."""
+        """Tell whoever waits that a saga is over or parked, now that it is on disk."""
         saga = running.saga
         watchers, running.watchers = running.watchers, None
         for watcher in watchers or ():
@@ -276,23 +304,34 @@ class SagaHost:
             self.ended(saga)
         if saga.is_terminal:
             self.finished_count += 1
-        if not running.held and not running.mailbox and not saga.in_flight:
-            self.sagas.pop(saga.saga_id, None)
+
+    def _let_go(self, running: Running) -> None:
+        """Let a saga that rests go from memory."""
+        if running.is_at_rest:
+            self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        saga_id = running.saga.saga_id
+        if self.sagas.get(saga_id) is running:
+            del self.sagas[saga_id]
+            self._timers.forget(saga_id)
 
     # -- commit --------------------------------------------------------------
 
     def _write(
         self,
         running: Running,
-        done: Callable[[], None] | None,
+        done: Callable[[], None],
         refused: Callable[[StorageFullError], None] | None = None,
     ) -> None:
         """Turn the held events into a record and queue it."""
         assert self.committer is not None
         entry = running.take_entry(self.epoch, self.clock.now_ms())
         dropped = None
-        if entry.birth is not None:
+        if entry.birth is not None and running.barrier:
+            # One that was not waited for is known to its caller, and its calls have left.
             dropped = self._dropper(running, refused)
+        running.writes += 1
         self.committer.append(entry, done, dropped)
 
     def _dropper(
@@ -300,9 +339,8 @@ class SagaHost:
     ) -> Callable[[StorageFullError], None]:
         def drop(full: StorageFullError) -> None:
             """The birth is void: the saga never was."""
-            del self.sagas[running.saga.saga_id]
+            self._forget(running)
             running.mailbox = None
-            running.held = []
             self.log.warning("saga_not_accepted", saga_id=running.saga.saga_id, code=full.code)
             if refused is not None:
                 refused(full)
@@ -324,13 +362,14 @@ class SagaHost:
             return
         for running in lazy:
             if running.held and not running.barrier:
-                self._write(running, lambda running=running: self._let_go(running))  # type: ignore[misc]
+                self._write(running, lambda running=running: self._written(running))  # type: ignore[misc]
 
-    def _let_go(self, running: Running) -> None:
-        saga = running.saga
-        over = saga.is_terminal or saga.is_parked
-        if over and not (running.held or running.barrier or running.mailbox or saga.in_flight):
-            self.sagas.pop(saga.saga_id, None)
+    def _written(self, running: Running, *, ends: bool = False) -> None:
+        """What was written behind is on disk."""
+        running.writes -= 1
+        if ends and not self._stopped:
+            self._ended(running)
+        self._let_go(running)
 
     # -- act -----------------------------------------------------------------
 
@@ -353,55 +392,25 @@ class SagaHost:
             return
 
         def answered(reply: StepReply) -> None:
+            running.calls -= 1
             self._answered(running, i, command.undo, reply)
 
+        running.calls += 1
         self.dispatcher(step.participant).send(call, answered)
 
     def make_call(
         self, saga: Saga, i: int, verb: int, operation: str, attempt: int
     ) -> StepCall | None:
         """Return a call to step `i` with a fresh proof of ownership; None if that was lost."""
-        if not self.owns_scope():
+        assert self.committer is not None and self.stamp is not None
+        try:
+            self.stamp.prove(self.committer.checked_at_ms)
+        except StaleEpochError as error:
+            self.stop_at_once(error)
             return None
+        request = {} if verb == QUESTION else saga.request_of(i)
         step = saga.definition.steps[i]
-        expires_at_ms = None
-        if verb == ACTION:
-            expires_at_ms = self._epoch_checked_at_ms + max(
-                self.settings.action_life_ms, step.timeout_ms
-            )
-        return StepCall(
-            self.next_call_id(),
-            verb,
-            self.journal.identity.uuid,
-            saga.saga_id,
-            step.name,
-            operation,
-            {} if verb == QUESTION else saga.request_of(i),
-            self.scope,
-            self.epoch,
-            attempt,
-            expires_at_ms,
-            step.timeout_ms,
-        )
-
-    def next_call_id(self) -> int:
-        """Return a number that no other call of this host has."""
-        self._call_count += 1
-        return self._call_count
-
-    def owns_scope(self) -> bool:
-        """Return whether this host still owns its scope, by a check of bounded age."""
-        assert self.committer is not None
-        now_ms = self.clock.now_ms()
-        checked_at_ms = max(self._epoch_checked_at_ms, self.committer.checked_at_ms)
-        if not 0 <= now_ms - checked_at_ms <= self.settings.epoch_check_ms:
-            current = self.journal.epoch(self.scope)
-            if current != self.epoch:
-                self.stop_at_once(StaleEpochError(self.scope, self.epoch, current))
-                return False
-            checked_at_ms = now_ms
-        self._epoch_checked_at_ms = checked_at_ms
-        return True
+        return self.stamp.call(verb, saga.saga_id, step, operation, request, attempt)
 
     def dispatcher(self, participant: str) -> Dispatcher:
         """Return the way to a participant, made when first needed."""
@@ -418,8 +427,7 @@ class SagaHost:
 
     def _answered(self, running: Running, step: int, undo: bool, reply: StepReply) -> None:
         if reply.code == Code.FENCED:
-            # The participant has heard a newer owner of our scope.
-            self.stop_at_once(StaleEpochError(self.scope, self.epoch, self.epoch + 1))
+            self.fenced()
             return
         given = StepAnswered(
             step,
@@ -435,6 +443,10 @@ class SagaHost:
         )
         self.give(running, given)
         self._let_go(running)
+
+    def fenced(self) -> None:
+        """Stop, since a participant has heard a newer owner of our scope."""
+        self.stop_at_once(StaleEpochError(self.scope, self.epoch, self.epoch + 1))
 
     def _wake(self, saga_id: SagaId) -> None:
         running = self.sagas.get(saga_id)
@@ -461,16 +473,14 @@ class SagaHost:
 
     def begin(self, running: Running) -> None:
         """Send the first calls of a saga that another process has accepted for this one."""
-        saga = running.saga
-        commands: list[Command] = []
-        for i, step in enumerate(saga.steps):
-            if step.status is StepStatus.CALLING:
-                saga.in_flight.add(i)
-                commands.append(CallStep(i, False, step.attempt))
-        due_at_ms = saga.due_at_ms()
+        if self.journal.restored_at_ms() is not None:
+            # Whoever drove it before the restore has left no trace here.
+            self.restart(running)
+            return
+        due_at_ms = running.saga.due_at_ms()
         if due_at_ms is not None:
-            self._timers.set(saga.saga_id, due_at_ms)
-        self._act(running, tuple(commands))
+            self._timers.set(running.saga.saga_id, due_at_ms)
+        self._act(running, running.first_calls())
 
     def restart(self, running: Running) -> None:
         """Send a saga on that an earlier owner was driving."""
@@ -487,11 +497,3 @@ class SagaHost:
         self.log.error("saga_unreadable", saga_id=head.saga_id, code=why.code, detail=why.detail)
         entry = park_unreadable(head, self.epoch, self.clock.now_ms(), why)
         self.committer.append(entry)
-
-    # -- waiting -------------------------------------------------------------
-
-    def watch(self, running: Running, ended: Ended) -> None:
-        """Call `ended` when the saga ends or is parked, once that is durable."""
-        if running.watchers is None:
-            running.watchers = []
-        running.watchers.append(ended)

@@ -6,6 +6,7 @@ from typing import Any
 
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import StepStatus
+from raysaga.storage.journal import Head, KeyRecord
 
 
 def outcome_of(saga: Saga) -> dict[str, Any]:
@@ -42,6 +43,19 @@ def outcome_of(saga: Saga) -> dict[str, Any]:
     }
 
 
+def bare_outcome(known: Head | KeyRecord) -> dict[str, Any]:
+    """Return as much of an outcome as is known without a saga's records."""
+    return {
+        "saga_id": known.saga_id,
+        "phase": known.phase.value,
+        "code": known.reason,
+        "message": "",
+        "step": known.step if isinstance(known, Head) else "",
+        "results": {},
+        "remaining": [],
+    }
+
+
 def status_of(saga: Saga) -> dict[str, Any]:
     """Return where a saga stands: the outcome so far, its times, and each step's status."""
     return {
@@ -63,4 +77,19 @@ def status_of(saga: Saga) -> dict[str, Any]:
             }
             for step, progress in zip(saga.definition.steps, saga.steps, strict=True)
         ],
+    }
+
+
+def head_row(head: Head) -> dict[str, Any]:
+    """Return an index row as plain values for people and programs."""
+    return {
+        "saga_id": head.saga_id,
+        "phase": head.phase.value,
+        "reason": head.reason,
+        "step": head.step,
+        "accepted_at_ms": head.accepted_at_ms,
+        "changed_at_ms": head.changed_at_ms,
+        "definition": head.definition_name,
+        "due_at_ms": head.due_at_ms,
+        "scope": head.scope,
     }

@@ -14,10 +14,13 @@ from raysaga.actors.clock import Clock
 from raysaga.actors.dispatcher import Dispatcher
 from raysaga.actors.running import Running, Told
 from raysaga.actors.settings import EngineSettings
-from raysaga.statemachines.calls import QUESTION, LedgerStatus, Outcome, StepCall, StepReply
+from raysaga.statemachines.calls import QUESTION, Code, LedgerStatus, Outcome, StepCall, StepReply
 from raysaga.statemachines.ids import Epoch
 from raysaga.statemachines.inputs import HostRestarted, Input, LedgersAnswered
 from raysaga.statemachines.saga import Saga
+
+FINAL = frozenset(status.value for status in LedgerStatus) - {LedgerStatus.PENDING.value}
+"""What a ledger can hold that no provider will change any more."""
 
 
 class Asker(Protocol):
@@ -34,6 +37,9 @@ class Asker(Protocol):
 
     def dispatcher(self, participant: str) -> Dispatcher:
         """Return the way to a participant."""
+
+    def fenced(self) -> None:
+        """Stop, since a participant has heard a newer owner."""
 
     def give(self, running: Running, given: Input, told: Told | None = None) -> None:
         """Put an input into the saga's mailbox."""
@@ -62,9 +68,12 @@ def _ask(host: Asker, running: Running, i: int, delay_ms: int) -> None:
 def _answered(host: Asker, running: Running, i: int, reply: StepReply) -> None:
     assert running.asked is not None
     result: Mapping[str, Any] = reply.result or {}
-    status = str(result.get("status", LedgerStatus.UNKNOWN))
-    is_final = status != LedgerStatus.PENDING
-    if reply.outcome != Outcome.SUCCEEDED or not is_final:
+    status = result.get("status")
+    if reply.code == Code.FENCED:
+        host.fenced()
+        return
+    # That nobody will ever know is a final answer, too.
+    if reply.outcome != Outcome.SUCCEEDED or status not in FINAL:
         _ask(host, running, i, host.settings.reconcile_ms)
         return
     running.asked[i] = (status, result.get("result"))

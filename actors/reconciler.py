@@ -20,7 +20,7 @@ from raysaga.actors.clock import Clock
 from raysaga.actors.committer import RunBlocking
 from raysaga.actors.host import SagaHost
 from raysaga.actors.running import Running
-from raysaga.statemachines.calls import RELEASE, Outcome, StepCall, StepReply
+from raysaga.statemachines.calls import RELEASE, Code, Outcome, StepReply
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED, TERMINAL
 from raysaga.storage.journal import Head
@@ -33,9 +33,6 @@ HEADS_A_TURN = 500
 
 PRUNE_EVERY_SWEEPS = 30
 """Sweeps between two prunings."""
-
-RELEASE_TIMEOUT_MS = 10_000
-"""How long a participant may take to confirm that it forgets."""
 
 
 class Launcher(Protocol):
@@ -208,28 +205,18 @@ class Reconciler:
         if definition is None:
             self._released.append(head.saga_id)
             return
+        assert host.stamp is not None
         self._in_release.add(head.saga_id)
         left = [len(definition.steps)]
         request = {"outcome": head.phase.value}
         for step in definition.steps:
             self._releasing += 1
-            call = StepCall(
-                host.next_call_id(),
-                RELEASE,
-                host.journal.identity.uuid,
-                head.saga_id,
-                step.name,
-                step.action,
-                request,
-                host.scope,
-                host.epoch,
-                1,
-                None,
-                RELEASE_TIMEOUT_MS,
-            )
+            call = host.stamp.call(RELEASE, head.saga_id, step, step.action, request, 1)
 
             def answered(reply: StepReply) -> None:
                 self._releasing -= 1
+                if reply.code == Code.FENCED:
+                    host.fenced()
                 left[0] -= 1 if reply.outcome == Outcome.SUCCEEDED else 1_000_000
                 if left[0] == 0:
                     self._released.append(head.saga_id)

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raysaga.statemachines.commands import Answer
-from raysaga.statemachines.events import Event
+from raysaga.statemachines.commands import Answer, CallStep, Command
+from raysaga.statemachines.events import Event, SagaCompensated, SagaCompleted, SagaParked
 from raysaga.statemachines.ids import Epoch
 from raysaga.statemachines.inputs import Input
 from raysaga.statemachines.saga import Saga
+from raysaga.statemachines.tables import PARKED, TERMINAL, StepStatus
 from raysaga.storage.codec import encode_record
 from raysaga.storage.journal import Birth, Entry
 
@@ -19,6 +20,12 @@ Told = Callable[[Answer], None]
 
 Ended = Callable[[Saga], None]
 """Takes a saga that has ended, or was parked."""
+
+
+ENDS = frozenset({SagaCompleted, SagaCompensated, SagaParked})
+"""Events after which people are told; always the last of a decision."""
+
+AT_REST = TERMINAL | PARKED
 
 
 class Running:
@@ -34,9 +41,23 @@ class Running:
         watchers: Called when it ends or is parked, once that is durable.
         birth: What its first record adds to the indexes, until that is written.
         asked: Answers to the questions to its participants, while these are asked.
+        calls: Number of calls that were sent and not answered.
+        writes: Number of records that were handed to the committer and are not on disk yet.
     """
 
-    __slots__ = ("asked", "barrier", "birth", "chain", "held", "mailbox", "saga", "seq", "watchers")
+    __slots__ = (
+        "asked",
+        "barrier",
+        "birth",
+        "calls",
+        "chain",
+        "held",
+        "mailbox",
+        "saga",
+        "seq",
+        "watchers",
+        "writes",
+    )
 
     def __init__(self, saga: Saga, seq: int, chain: bytes) -> None:
         self.saga = saga
@@ -48,6 +69,31 @@ class Running:
         self.mailbox: deque[tuple[Input, Told | None]] | None = None
         self.watchers: list[Ended] | None = None
         self.asked: dict[int, tuple[str, Mapping[str, Any] | None]] | None = None
+        self.calls = 0
+        self.writes = 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is over or parked, with nothing unflushed and nothing under way.
+
+        A saga that left memory before would be taken up again beside itself, and two of it
+        would write.
+        """
+        if self.saga.phase not in AT_REST or self.calls or self.writes:
+            return False
+        return not (self.held or self.barrier or self.mailbox or self.asked is not None)
+
+    def watch(self, ended: Ended) -> None:
+        """Call `ended` when the saga ends or is parked, once that is durable."""
+        if self.watchers is None:
+            self.watchers = []
+        self.watchers.append(ended)
+
+    def first_calls(self) -> tuple[Command, ...]:
+        """Return the calls that its acceptance decided, for the first owner of its own scope."""
+        called = [i for i, s in enumerate(self.saga.steps) if s.status is StepStatus.CALLING]
+        self.saga.in_flight.update(called)
+        return tuple(CallStep(i, False, self.saga.steps[i].attempt) for i in called)
 
     def take_entry(self, epoch: Epoch, now_ms: int) -> Entry:
         """Turn the held events into the saga's next record, with its row for the indexes."""

@@ -17,6 +17,9 @@ from raysaga.statemachines.ids import SagaId
 GRAIN_MS = 5
 """Wake-ups closer together than this become one."""
 
+STALE_MAX = 1_024
+"""Instants that are kept though they were overtaken, beside as many as sagas wait."""
+
 
 class Timers:
     """The next look at each saga of a host."""
@@ -24,18 +27,40 @@ class Timers:
     def __init__(self, clock: Clock, wake: Callable[[SagaId], None]) -> None:
         self._clock = clock
         self._wake = wake
+        # The heap may hold instants that were overtaken; these are the ones that count.
+        self._due: dict[SagaId, int] = {}
         self._heap: list[tuple[int, SagaId]] = []
         self._handle: asyncio.TimerHandle | None = None
         self._handle_due_ms = 0
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def set(self, saga_id: SagaId, due_at_ms: int) -> None:
-        """Wake `saga_id` at `due_at_ms` (Unix time) or soon after, not before."""
-        heapq.heappush(self._heap, (due_at_ms, saga_id))
+        """Wake `saga_id` at `due_at_ms` (Unix time) or soon after, not before.
+
+        An earlier instant that was set stays, and this one is forgotten: who is woken says
+        when he wants to be woken again.
+        """
+        known_ms = self._due.get(saga_id)
+        if known_ms is not None and known_ms <= due_at_ms:
+            return
+        self._due[saga_id] = due_at_ms
+        if len(self._heap) > 2 * len(self._due) + STALE_MAX:
+            self._heap = [(due_ms, other) for other, due_ms in self._due.items()]
+            heapq.heapify(self._heap)
+        else:
+            heapq.heappush(self._heap, (due_at_ms, saga_id))
         if self._handle is None or due_at_ms < self._handle_due_ms:
             self._arm()
 
+    def forget(self, saga_id: SagaId) -> None:
+        """Wake `saga_id` no more."""
+        self._due.pop(saga_id, None)
+
     def clear(self) -> None:
         """Forget everything."""
+        self._due.clear()
         self._heap.clear()
         if self._handle is not None:
             self._handle.cancel()
@@ -55,6 +80,8 @@ class Timers:
         self._handle = None
         now_ms = self._clock.now_ms()
         while self._heap and self._heap[0][0] <= now_ms:
-            _, saga_id = heapq.heappop(self._heap)
-            self._wake(saga_id)
+            due_ms, saga_id = heapq.heappop(self._heap)
+            if self._due.get(saga_id) == due_ms:
+                del self._due[saga_id]
+                self._wake(saga_id)
         self._arm()

@@ -28,6 +28,13 @@ class Request:
         self.is_lost = False
 
     @property
+    def watches(self) -> bool:
+        """Whether it is told the end, after the answer."""
+        if self.operation == "submit" and isinstance(self.body, list):
+            return self.body[-1:] == [True]
+        return self.operation == "watch"
+
+    @property
     def is_answered(self) -> bool:
         return bool(self.told) or self.is_lost
 
@@ -83,10 +90,7 @@ class Caller:
         for number, kind, body in replies:
             request = self.requests[number]
             request.told.append((kind, body))
-            watches = request.operation == "watch" or (
-                request.operation == "submit" and request.body[7]
-            )
-            if kind != "ok" or not watches:
+            if kind != "ok" or not request.watches:
                 self._open.discard(number)
 
     def _failed(self, _error: BaseException) -> None:

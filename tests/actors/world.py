@@ -107,6 +107,8 @@ class World:
         """Start a new incarnation; `beside` the old one, if that does not know it is over."""
         if self._count and not beside:
             self.crash()
+            # A process needs some time to start; who calls meanwhile finds nobody.
+            await asyncio.sleep(0.3)
         elif self._count:
             self.zombies.append(self.engine)
         if self._journal is None:

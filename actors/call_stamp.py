@@ -1,0 +1,87 @@
+"""Makes calls that carry a fresh proof that their sender owns its scope.
+
+Guarantees: no call is made later than `epoch_check_ms` after the journal was
+seen to hold the sender's epoch, and no action outlives that sight by more than
+`action_life_ms`; so what a host sends that was replaced without knowing is dead
+after a bounded time (design, rules on zombies and on pruning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raysaga.actors.clock import Clock
+from raysaga.actors.settings import EngineSettings
+from raysaga.statemachines.calls import ACTION, RELEASE, StepCall
+from raysaga.statemachines.definition import Step
+from raysaga.statemachines.ids import Epoch, SagaId, Scope
+from raysaga.storage.errors import StaleEpochError
+from raysaga.storage.journal import Journal
+
+RELEASE_TIMEOUT_MS = 10_000
+"""How long a participant may take to confirm that it forgets."""
+
+
+class CallStamp:
+    """One owner's numbers, and its proof of ownership.
+
+    Attributes:
+        checked_at_ms: When the journal was last seen to hold the owner's epoch, Unix time.
+    """
+
+    def __init__(
+        self, journal: Journal, scope: Scope, epoch: Epoch, clock: Clock, settings: EngineSettings
+    ) -> None:
+        self._journal = journal
+        self._scope = scope
+        self._epoch = epoch
+        self._clock = clock
+        self._settings = settings
+        self._call_count = 0
+        self.checked_at_ms = clock.now_ms()
+
+    def prove(self, seen_at_ms: int) -> None:
+        """See to it that the proof is fresh; `seen_at_ms` is when a commit last compared epochs.
+
+        Raises:
+            StaleEpochError: If the scope has a newer owner.
+        """
+        now_ms = self._clock.now_ms()
+        self.checked_at_ms = max(self.checked_at_ms, seen_at_ms)
+        # A proof from the future was made before the wall clock was put back.
+        if not 0 <= now_ms - self.checked_at_ms <= self._settings.epoch_check_ms:
+            current = self._journal.epoch(self._scope)
+            if current != self._epoch:
+                raise StaleEpochError(self._scope, self._epoch, current)
+            self.checked_at_ms = now_ms
+
+    def call(
+        self,
+        verb: int,
+        saga_id: SagaId,
+        step: Step,
+        operation: str,
+        request: Mapping[str, Any],
+        attempt: int,
+    ) -> StepCall:
+        """Return a call with the proof as it stands; no two have the same number."""
+        self._call_count += 1
+        expires_at_ms = None
+        if verb == ACTION:
+            life_ms = max(self._settings.action_life_ms, step.timeout_ms)
+            expires_at_ms = self.checked_at_ms + life_ms
+        return StepCall(
+            self._call_count,
+            verb,
+            self._journal.identity.uuid,
+            saga_id,
+            step.name,
+            operation,
+            request,
+            self._scope,
+            self._epoch,
+            attempt,
+            expires_at_ms,
+            RELEASE_TIMEOUT_MS if verb == RELEASE else step.timeout_ms,
+        )
