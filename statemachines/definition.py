@@ -186,19 +186,15 @@ class SagaDefinition:
     def from_data(cls, data: Mapping[str, Any]) -> SagaDefinition:
         """Return the definition that `to_data` described, checked again.
 
+        What is left out takes its default, as in the constructor.
+
         Raises:
             DefinitionError: If the data is no definition, or breaks a rule.
         """
         name = str(data.get("name", "?")) if isinstance(data, Mapping) else "?"
         try:
-            return cls(
-                name=data["name"],
-                version=data["version"],
-                deadline_ms=data["deadline_ms"],
-                compensation_policy=data["compensation_policy"],
-                durability=data["durability"],
-                steps=tuple(_step_from_data(step) for step in data["steps"]),
-            )
+            steps = tuple(_step_from_data(step) for step in data["steps"])
+            return cls(**{**data, "steps": steps})
         except (KeyError, TypeError, ValueError) as error:
             raise DefinitionError(name, None, f"cannot be read: {error}") from error
 
@@ -275,13 +271,12 @@ def _step_to_data(step: Step) -> dict[str, Any]:
 
 
 def _step_from_data(data: Mapping[str, Any]) -> Step:
-    fields = dict(data)
-    if fields["after"] is not None:
-        fields["after"] = tuple(fields["after"])
-    if fields["retry"] is not None:
-        fields["retry"] = RetryPolicy(**fields["retry"])
-    fields["compensation_retry"] = RetryPolicy(**fields["compensation_retry"])
-    return Step(**fields)
+    policies = {
+        name: RetryPolicy(**data[name])
+        for name in ("retry", "compensation_retry")
+        if name in data and data[name] is not None
+    }
+    return Step(**{**data, **policies})
 
 
 def _check_parts(definition: SagaDefinition) -> None:

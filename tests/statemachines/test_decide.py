@@ -260,6 +260,40 @@ def test_with_strict_durability_the_answer_before_the_first_undo_is_waited_for()
     assert not [call for call in world.network if call.undo]
 
 
+def test_with_strict_durability_an_undo_is_on_disk_before_the_next_leaves() -> None:
+    world = World(order_of(durability=Durability.STRICT))
+    world.submit()
+    world.reply(world.call("reserve"))
+    world.reply(world.call("pay"), refuse=True)
+    world.crash_at_barrier = 0
+    world.reply(world.call("pay", undo=True))
+    assert world.host is None
+    assert [call.step for call in world.network] == []
+
+
+@pytest.mark.parametrize(
+    ("durability", "flushes"),
+    [
+        # ACCEPTED, the latch and the end; strict waits for each answer, too.
+        (Durability.PIPELINED, 3),
+        (Durability.STRICT, 5),
+        (Durability.RELAXED, 1),
+    ],
+)
+def test_the_way_back_waits_for_no_more_flushes_than_promised(
+    durability: Durability, flushes: int
+) -> None:
+    world = World(order_of(durability=durability))
+    world.submit()
+    world.reply(world.call("reserve"))
+    world.reply(world.call("pay"), refuse=True)
+    while world.saga_host.waited:
+        name = world.waited_for()[0].removeprefix("-")
+        world.reply(world.call(name, undo=True))
+    assert world.saga.phase is Phase.COMPENSATED
+    assert world.barrier_count == flushes
+
+
 def test_an_undo_is_tried_again_by_its_own_policy() -> None:
     world = World(saga_of(undoable("a", retry=ONCE, compensation_retry=TWICE)))
     world.submit()

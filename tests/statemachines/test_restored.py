@@ -433,6 +433,21 @@ def test_a_success_of_which_the_ledger_knows_nothing_parks(status: LedgerStatus)
     assert parked.net_effect == ()
 
 
+def test_a_contradiction_that_a_crash_cuts_short_is_asked_about_again() -> None:
+    world = at_the_backup(World(mail_of()))
+    restore(world)
+    world.torn, world.crash_at_barrier = 1, 0
+    answer_with(world, reserve=LedgerStatus.TOMBSTONE, mail=LedgerStatus.APPLIED)
+    world.restart()
+    assert world.saga.phase is Phase.PARKED_RUNNING
+    assert world.saga_host.asking
+    assert world.give(RETRY).answer is Answer.LEDGERS_NOT_ASKED
+    world.torn = 0
+    answer_with(world)
+    assert world.saga.phase is Phase.PARKED_RUNNING
+    assert 2 in world.saga.net_effect()
+
+
 def test_what_was_learnt_is_written_last_so_that_a_torn_record_is_asked_about_again() -> None:
     world = at_the_backup(World(order_of()))
     world.reply(world.call("reserve"))
