@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +41,9 @@ async def open_sagas(
     shards: int | None = None,
     services: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Sagas]:
-    """Give the client of the engine of `data`.
+    """Give the client of the engine of `data`; print no data inside.
+
+    What Ray prints in this process goes to standard error: programs read the other.
 
     Raises:
         DataFolderError: If the folder cannot be used.
@@ -51,13 +54,14 @@ async def open_sagas(
 
     connection = connect(data, shards=shards, services=services)
     waiting = terminal.err.status("starting the engine") if terminal.is_watched else nullcontext()
-    with waiting:
+    with redirect_stdout(sys.stderr):
+        with waiting:
+            try:
+                sagas = await connection.__aenter__()
+            except (ConnectionError, TimeoutError, RuntimeError) as error:
+                # Ray's own; a second try can succeed.
+                raise EngineUnavailableError(f"Ray does not start: {error}") from error
         try:
-            sagas = await connection.__aenter__()
-        except (ConnectionError, TimeoutError, RuntimeError) as error:
-            # Ray's own; a second try can succeed.
-            raise EngineUnavailableError(f"Ray does not start: {error}") from error
-    try:
-        yield sagas
-    finally:
-        await connection.__aexit__(None, None, None)
+            yield sagas
+        finally:
+            await connection.__aexit__(None, None, None)

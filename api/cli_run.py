@@ -60,6 +60,7 @@ class RunPlan:
 
     Attributes:
         orders: The file; None for standard input.
+        name: What to call it.
         data: The data folder.
         services: Settings of the four services.
         in_flight_max: Orders under way at one time.
@@ -70,6 +71,7 @@ class RunPlan:
     """
 
     orders: Path | None
+    name: str
     data: Path
     services: dict[str, Any]
     in_flight_max: int
@@ -77,11 +79,6 @@ class RunPlan:
     dedicated: bool
     rejects: Path | None
     shards: int | None
-
-    @property
-    def name(self) -> str:
-        """The file, for people."""
-        return "standard input" if self.orders is None else str(self.orders)
 
 
 def run(
@@ -126,14 +123,16 @@ def run(
     Example:  raysaga run orders.jsonl --stock stock.json --rejects rejects.jsonl
     """
     terminal = Terminal(as_json=as_json)
+    name = "standard input" if str(file) == "-" else str(file)
     if file is None:
         file, sample_stock = sample_paths()
-        stock = stock or sample_stock
+        stock, name = stock or sample_stock, "the sample"
     from_input = str(file) == "-"
     if not from_input and not file.is_file():
         raise ValidationError(f"{file} is no file; check the path", "FILE")
     plan = RunPlan(
         orders=None if from_input else file,
+        name=name,
         data=data,
         services=services_of(services, stock, data),
         in_flight_max=in_flight,
@@ -159,7 +158,7 @@ def run_plan(terminal: Terminal, plan: RunPlan) -> None:
         driven = run_async(_drive(terminal, plan, reject))
         files.commit()
     told = {
-        "file": plan.name,
+        "file": None if plan.orders is None else str(plan.orders),
         **driven.run.tally.to_data(),
         "under_way": driven.run.left_count,
         "interrupted": driven.run.is_stopping,

@@ -172,8 +172,12 @@ class Terminal:
         Raises:
             Abort: If the answer is no; nothing may have been changed by then.
         """
-        if not yes and sys.stdin.isatty():
-            typer.confirm(question, abort=True, err=True)
+        if yes or not sys.stdin.isatty():
+            return
+        # Not by a prompt of the library: it would write a blank among the data.
+        self.err.print(Text(f"{question} [y/N] "), end="", soft_wrap=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise typer.Abort
 
 
 def _console(*, stderr: bool) -> Console:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -385,6 +386,55 @@ def test_the_help_tells_the_exit_codes_and_of_each_command_an_example(cli: Cli) 
         assert told.exit_code == 0
         for word in (f"raysaga {command}", "--data", "--json"):
             assert word in told.stdout, f"{command} does not tell {word}"
+
+
+def test_a_package_beside_this_one_adds_a_command(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry point is enough; its module is imported when its name is typed."""
+    (tmp_path / "pony.py").write_text(
+        "import typer\n"
+        "app = typer.Typer()\n"
+        "@app.command(help='Ride.')\n"
+        "def ride(far: bool = False) -> None:\n"
+        "    typer.echo('far' if far else 'near')\n"
+    )
+    facts = tmp_path / "pony-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: pony\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[raysaga.commands]\nride = pony:app\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli("ride", "--far").stdout == "far\n"
+    assert "ride" in cli("--help").stdout
+
+
+@pytest.mark.parametrize("command", ["skip", "force"])
+def test_a_person_is_asked_before_what_cannot_be_taken_back(keeper: Any, command: str) -> None:
+    """The answer no changes nothing, and starts nothing.
+
+    Method: a pseudo-terminal as standard input, since without one nobody is asked.
+    """
+    keeper.tell("o-1", calls_max=2)
+    keeper.close()
+    before = sorted(str(path) for path in keeper.path.rglob("*"))
+    person, terminal = os.openpty()
+    os.write(person, b"n\n")
+    program = "from raysaga.api.cli import main; main()"
+    arguments = [command, "o-1", "--note", "why", "--data", str(keeper.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(person)
+    assert done.returncode == 1, done.stderr
+    assert "order:o-1" in done.stderr
+    assert "[y/N]" in done.stderr
+    assert done.stdout == ""
+    assert sorted(str(path) for path in keeper.path.rglob("*")) == before
 
 
 def test_no_colour_is_written_where_none_is_wanted(
