@@ -89,6 +89,8 @@ def appearing_folder(target: Path) -> Iterator[Path]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise DataFolderError(str(target), "is not empty; name a new or an empty folder")
         make_folder(target.parent)
+        # A process with our pid may have been killed here before.
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
     except OSError as error:
         raise unusable(target, error) from error

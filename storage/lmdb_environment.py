@@ -272,8 +272,8 @@ class Environment:
     def _means_no_space(self, error: Any) -> bool:
         """Return whether the disk is full.
 
-        LMDB says EIO when only a part of the pages could be written (`mdb_page_flush`: "short
-        write, filesystem full?"); what could be written has then used up all there was.
+        LMDB says EIO when only a part of the pages could be written (mdb.c: "short write,
+        filesystem full?"); what could be written has then used up all there was.
         """
         if error.code != errno.EIO:
             return error.code in NO_SPACE
@@ -303,6 +303,8 @@ class Environment:
                 raise
 
     def _grow(self, *, from_reserve: bool) -> None:
+        if self._env.reader_check():
+            return  # A reader that was killed had kept old pages from being written again.
         limit = self._cap if from_reserve else self._cap - self._reserve
         if self._map_bytes >= limit:
             raise StorageFullError(str(self.path), f"its cap of {limit} bytes is reached")

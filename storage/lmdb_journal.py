@@ -65,8 +65,8 @@ ROWS_A_READ = 4_096
 PLACES_MAX = 100_000
 """Sagas whose place is remembered; others cost three look-ups a commit."""
 
-RELEASES_WAITING_MAX = 4_096
-"""Released sagas that wait for the next commit to be noted; beyond, they get their own."""
+RELEASES_WAITING_MAX = 512
+"""Released sagas that wait to be noted with the next commit; more get a commit of their own."""
 
 SAGAS_A_PRUNING = 256
 """Sagas forgotten in one transaction, so that commits need not wait long."""

@@ -352,15 +352,16 @@ def test_pruning_stops_at_its_limit(journal: Journal) -> None:
 
 
 def fill(journal: Journal, epoch: Epoch) -> list[Story]:
-    """Accept sagas one by one until there is no room for another."""
+    """Accept sagas, twenty at a time, until there is no room for more."""
     accepted: list[Story] = []
     while True:
-        story = Story(f"k{len(accepted):06d}", epoch=epoch, padding=1_000)
+        first = len(accepted)
+        stories = [Story(f"k{i:06d}", epoch=epoch, padding=1_000) for i in range(first, first + 20)]
         try:
-            journal.commit(SCOPE, epoch, [story.accepted()])
+            journal.commit(SCOPE, epoch, [story.accepted() for story in stories])
         except StorageFullError:
             return accepted
-        accepted.append(story)
+        accepted += stories
 
 
 def test_a_full_journal_refuses_births_and_lets_what_was_begun_be_finished(
@@ -372,11 +373,12 @@ def test_a_full_journal_refuses_births_and_lets_what_was_begun_be_finished(
     assert len(stories) > 100
     usage = journal.usage()
     assert usage.used <= usage.cap - usage.reserve
-    for story in stories:
-        journal.commit(SCOPE, epoch, [story.completed()], from_reserve=True)
+    for i in range(0, len(stories), 20):
+        ends = [story.completed() for story in stories[i : i + 20]]
+        journal.commit(SCOPE, epoch, ends, from_reserve=True)
     assert list(journal.active()) == []
     with pytest.raises(StorageFullError):
-        journal.commit(SCOPE, epoch, [Story("late", epoch=epoch).accepted()])
+        journal.commit(SCOPE, epoch, [Story("late", epoch=epoch, padding=20_000).accepted()])
 
 
 def test_pruning_makes_room_for_new_sagas(small_journal: Journal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -371,3 +372,37 @@ def test_without_room_for_the_ballast_what_was_begun_can_still_be_finished(
             environment.write(putting(0, 1))
         environment.write(putting(0, 100), from_reserve=True)
         environment.close()
+
+
+def test_a_reader_that_was_killed_does_not_keep_old_pages_for_ever(tmp_path: Path) -> None:
+    """Method: pin a snapshot in a child, write until its pages fill the map, and kill it."""
+    environment = open_at(tmp_path / "e", map_bytes_max=MIB, reserve_bytes=64 * KIB)
+    environment.write(putting(0, 100))
+    code = (
+        "import sys; from pathlib import Path;"
+        "from raysaga.storage.lmdb_environment import Environment;"
+        "environment = Environment.open(Path(sys.argv[1]), tables=['rows'], read_only=True,"
+        " map_bytes_first=1 << 20, map_bytes_max=1 << 20, reserve_bytes=0);"
+        "view = environment.read(); view.__enter__();"
+        "print('pinned', flush=True); sys.stdin.read()"
+    )
+
+    def rewrite_often() -> None:
+        rows = [(i.to_bytes(8, "big"), os.urandom(1_000)) for i in range(100)]
+        for _ in range(20):
+            environment.write(lambda txn: txn.put_many(TABLE, rows))
+
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(environment.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "pinned\n"
+        with pytest.raises(StorageFullError):
+            rewrite_often()
+        child.kill()
+        child.wait()
+    rewrite_often()
+    environment.close()
