@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Set for a local Ray of our own, unless the caller has set them."""
+
+CONNECT_TIMEOUT_S = 2.0
+"""How long the local Ray of a folder may take to accept a connection."""
 
 OBJECT_STORE_BYTES = 100 << 20
 """Our messages are far below the size from which Ray uses its object store."""
@@ -177,11 +181,20 @@ def _note_address(folder: Path) -> None:
 
 
 def _local_address(folder: Path) -> str | None:
-    """Return the address of the local Ray that serves `folder`, if its driver still lives."""
+    """Return the address of the local Ray that serves `folder`, if its driver still lives.
+
+    A driver that was killed may stay as a zombie where nobody reaps it, and Ray waits for
+    minutes for an address at which nobody listens; so both are looked at.
+    """
     try:
         note = json.loads((folder / CLUSTER_FILE).read_text())
         process = psutil.Process(note["pid"])
-        alive = process.create_time() == note["started_at"]
+        if process.create_time() != note["started_at"]:
+            return None
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        host, _, port = str(note["address"]).rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return None
-    return str(note["address"]) if alive else None
+    return str(note["address"])
