@@ -14,7 +14,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## run the sample orders; state is kept in raysaga-data (DATA=...)
-	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --data $(DATA)
+	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --services lively --data $(DATA)
 
 test: check ## all checks, then all tests: what CI runs
 	$(BIN)/pytest --ignore=tests/architecture $(PYTEST_OPTIONS)
