@@ -18,11 +18,14 @@ from raysaga.statemachines.events import (
     Event,
     Recovered,
     SagaCompensated,
+    SagaCompleted,
     SagaParked,
     SagaResumed,
     StepCalled,
     StepRefused,
     StepSkipped,
+    StepSucceeded,
+    StepUndone,
 )
 from raysaga.statemachines.saga import Saga
 
@@ -81,6 +84,10 @@ def log_events(log: Any, saga: Saga, events: Iterable[Event]) -> None:
         facts.pop("at_ms", None)
         if isinstance(event, Accepted):
             facts.pop("scope", None)
+        elif isinstance(event, StepSucceeded | StepRefused | AttemptFailed | StepUndone):
+            facts["duration_ms"] = event.at_ms - saga.steps[event.step].called_at_ms
+        elif isinstance(event, SagaCompleted | SagaCompensated | SagaParked):
+            facts["duration_ms"] = event.at_ms - saga.accepted_at_ms
         write(event_name(event), saga_id=saga.saga_id, **facts)
 
 

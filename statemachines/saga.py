@@ -80,17 +80,27 @@ class StepProgress:
         attempt: The last attempt of the action, 0 before the first.
         undo_attempt: The same for the compensation.
         result: What the action gave; None until then.
+        called_at_ms: When the last attempt of either call was decided.
         retry_at_ms: When a waiting call is due.
         has_refused: Whether its participant has refused it for good, so that no effect can stand.
     """
 
-    __slots__ = ("attempt", "has_refused", "result", "retry_at_ms", "status", "undo_attempt")
+    __slots__ = (
+        "attempt",
+        "called_at_ms",
+        "has_refused",
+        "result",
+        "retry_at_ms",
+        "status",
+        "undo_attempt",
+    )
 
     def __init__(self) -> None:
         self.status = StepStatus.PENDING
         self.attempt = 0
         self.undo_attempt = 0
         self.result: Mapping[str, Any] | None = None
+        self.called_at_ms = 0
         self.retry_at_ms = 0
         self.has_refused = False
 
@@ -294,6 +304,7 @@ def _step_called(saga: Saga, event: StepCalled) -> None:
         move_step(step, "call")
         step.attempt = event.attempt
         saga.in_flight.add(event.step)
+    step.called_at_ms = event.at_ms
     saga.waiting.discard(event.step)
 
 
