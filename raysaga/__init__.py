@@ -31,6 +31,18 @@ if TYPE_CHECKING:
     from raysaga.actors.errors import (
         SagaNotFoundError as SagaNotFoundError,
     )
+    from raysaga.actors.participant import (
+        Operation as Operation,
+    )
+    from raysaga.actors.participant import (
+        Participant as Participant,
+    )
+    from raysaga.actors.participant import (
+        Refusal as Refusal,
+    )
+    from raysaga.actors.participant import (
+        TryLater as TryLater,
+    )
     from raysaga.actors.settings import (
         EngineSettings as EngineSettings,
     )
@@ -108,6 +120,7 @@ _HOMES = {
         "ResultTimeoutError",
         "SagaNotFoundError",
     ),
+    "actors.participant": ("Operation", "Participant", "Refusal", "TryLater"),
     "actors.settings": ("EngineSettings",),
     "api.blocking": ("connect_blocking",),
     "api.client": ("SagaHandle", "Sagas", "connect"),

@@ -171,6 +171,28 @@ def test_a_command_joins_the_engine_that_runs_and_reads_beside_it(engine: Engine
     assert engine.pids(), "the engine goes on"
 
 
+def test_a_file_from_a_pipe_is_run_and_its_bad_lines_are_listed(
+    engine: Engine, tmp_path: Path
+) -> None:
+    good, scarce = engine.order(), engine.order(item="rare")
+    other = {**good, "customer_id": "somebody-else"}
+    lines = [json.dumps(good), "{", json.dumps(scarce), json.dumps(other)]
+    rejects = tmp_path / "rejects.jsonl"
+    code, told, messages = call(
+        *("run", "-", "--data", engine.folder, "--rejects", rejects), stdin="\n".join(lines)
+    )
+    assert (code, messages) == (0, "")
+    assert (told["file"], told["lines"], told["completed"]) == (None, 4, 1)
+    refused = {"code": "INSUFFICIENT_STOCK", "step": "reserve_inventory", "count": 1}
+    assert told["compensated"] == [refused]
+    listed = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert sorted((row["line"], row["order_id"], row["code"]) for row in listed) == [
+        (2, None, "VALIDATION"),
+        (4, good["order_id"], "IDEMPOTENCY_CONFLICT"),
+    ]
+    assert told["audit"]["is_clean"], told["audit"]
+
+
 def test_a_parked_saga_is_retried_by_hand(engine: Engine) -> None:
     saga_id, note = parked_saga(engine)
     code, told, _ = call("show", saga_id, "--data", engine.folder)

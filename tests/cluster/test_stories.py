@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import ray
 from cluster_engine import SERVICES, Engine, swift, until
 
 import raysaga
@@ -164,3 +165,17 @@ def test_a_handle_can_be_pickled_and_used_elsewhere(engine: Engine) -> None:
     handle, outcome = run(engine, engine.order(), False)
     copy = pickle.loads(pickle.dumps(handle._handle))
     assert engine.sagas.run(copy.result(30)) == outcome
+
+
+def test_a_handle_works_in_a_task_elsewhere_on_the_cluster(engine: Engine) -> None:
+    handle, outcome = run(engine, engine.order(), False)
+
+    def ask(pickled: bytes) -> tuple[str, str]:
+        import asyncio
+        import pickle
+
+        found = asyncio.run(pickle.loads(pickled).result(30))
+        return found.saga_id, found.status
+
+    answer = ray.get(ray.remote(ask).options(num_cpus=0).remote(pickle.dumps(handle._handle)))
+    assert answer == (outcome.saga_id, "completed")
