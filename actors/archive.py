@@ -67,10 +67,11 @@ class Known(NamedTuple):
 
 
 class Told(NamedTuple):
-    """One saga as a whole: what `Archive.status` gives, and its input."""
+    """One saga as a whole: what `Archive.status` gives, its input and its recipe."""
 
     status: dict[str, Any]
     input: Mapping[str, Any]
+    definition: SagaDefinition
 
 
 class _Loaded(NamedTuple):
@@ -228,19 +229,19 @@ class Archive:
                 del told["results"]
                 yield told
 
-    def sagas(self, definition: str) -> Iterator[Told]:
-        """Yield every saga of one definition that was not pruned, newest first.
+    def sagas(self) -> Iterator[Told]:
+        """Yield every saga that was not pruned, newest first.
 
         Raises:
             RecordCorruptError: At the first whose history cannot be read.
         """
-        for row in self.rows(limit=ALL, definition=definition):
+        for row in self.rows(limit=ALL):
             loaded = self._load(SagaId(row["saga_id"]))
             if loaded is None:
                 continue
             if loaded.saga is None:
                 raise RecordCorruptError(row["saga_id"], -1, loaded.flaw)
-            yield Told(_status(loaded), loaded.saga.input)
+            yield Told(_status(loaded), loaded.saga.input, loaded.saga.definition)
 
     # -- one saga ------------------------------------------------------------
 

@@ -206,6 +206,12 @@ def list_sagas(
     if not rows:
         terminal.note("no saga meets these conditions")
         return
+    terminal.show(_list_table(rows, now_ms))
+    if len(rows) == limit:
+        terminal.note(f"the first {limit}; there may be more (--limit)")
+
+
+def _list_table(rows: Sequence[Mapping[str, Any]], now_ms: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("saga", overflow="fold")
     table.add_column("state", no_wrap=True)
@@ -222,9 +228,7 @@ def list_sagas(
             Text(told_instant(row["accepted_at_ms"]), style="dim"),
             Text(told_ms(took_ms), style="" if ended else "cyan"),
         )
-    terminal.show(table)
-    if len(rows) == limit:
-        terminal.note(f"the first {limit}; there may be more (--limit)")
+    return table
 
 
 def parked(

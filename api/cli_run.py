@@ -123,15 +123,9 @@ def run(
     Example:  raysaga run orders.jsonl --stock stock.json --rejects rejects.jsonl
     """
     terminal = Terminal(as_json=as_json)
-    name = "standard input" if str(file) == "-" else str(file)
-    if file is None:
-        file, sample_stock = sample_paths()
-        stock, name = stock or sample_stock, "the sample"
-    from_input = str(file) == "-"
-    if not from_input and not file.is_file():
-        raise ValidationError(f"{file} is no file; check the path", "FILE")
+    orders, name, stock = _orders(file, stock)
     plan = RunPlan(
-        orders=None if from_input else file,
+        orders=orders,
         name=name,
         data=data,
         services=services_of(services, stock, data),
@@ -142,6 +136,22 @@ def run(
         shards=shards,
     )
     run_plan(terminal, plan)
+
+
+def _orders(file: Path | None, stock: Path | None) -> tuple[Path | None, str, Path | None]:
+    """Return where the orders are, None for standard input; what to call it; and the stock.
+
+    Raises:
+        ValidationError: If there is no such file.
+    """
+    if file is None:
+        sample, sample_stock = sample_paths()
+        return sample, "the sample", stock or sample_stock
+    if str(file) == "-":
+        return None, "standard input", stock
+    if not file.is_file():
+        raise ValidationError(f"{file} is no file; check the path", "FILE")
+    return file, str(file), stock
 
 
 def run_plan(terminal: Terminal, plan: RunPlan) -> None:

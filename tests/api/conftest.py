@@ -172,6 +172,13 @@ class Keeper:
             found = self._journals[shard] = (journal, epoch)
         return found
 
+    def prune(self, *saga_ids: SagaId) -> None:
+        """Forget the records of sagas that have ended, as an engine does after some days."""
+        for saga_id in saga_ids:
+            journal, _ = self._journal(shard_of(saga_id, self.folder.shard_count))
+            journal.mark_released([saga_id])
+            assert journal.prune(self.now_ms + 1, 10) == 1
+
     def log(self, saga_id: str, event: str, at: str, **facts: Any) -> None:
         """Write a line as an engine's process would."""
         self.folder.log_path.mkdir(exist_ok=True)

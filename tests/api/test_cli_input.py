@@ -27,7 +27,7 @@ Cli = Callable[..., Any]
 MakeOrder = Callable[..., dict[str, Any]]
 
 
-def refused(result: Any, exit_code: int, code: str, says: str = "") -> None:
+def check_refused(result: Any, exit_code: int, code: str, says: str = "") -> None:
     """Check that a command ended as it should, with one sentence."""
     assert result.exit_code == exit_code, result.output
     assert result.stdout == ""
@@ -91,7 +91,7 @@ def test_a_bad_order_is_refused_before_anything_is_started_or_written(
         result = cli("submit", tmp_path / "order.json", "--data", data)
     else:
         result = cli("submit", "-", "--data", data, stdin=raw)
-    refused(result, 2, "VALIDATION", says)
+    check_refused(result, 2, "VALIDATION", says)
     assert "4111" not in result.stderr
     assert not data.exists()
 
@@ -139,9 +139,9 @@ def test_a_saga_that_is_not_there_is_said_to_be_missing(
     keeper.close()
     note = ["--note", "x"] if command in ("skip", "force") else []
     arguments = [command, "nobody", *note, "--data", keeper.path]
-    refused(cli(*arguments), 1, "NOT_FOUND", "there is no saga 'nobody'")
+    check_refused(cli(*arguments), 1, "NOT_FOUND", "there is no saga 'nobody'")
     arguments[1] = "bad\x1bname"
-    refused(cli(*arguments), 2, "VALIDATION", "must be DEFINITION:KEY or KEY")
+    check_refused(cli(*arguments), 2, "VALIDATION", "must be DEFINITION:KEY or KEY")
 
 
 def test_a_key_that_two_definitions_use_must_be_told_in_full(cli: Cli, keeper: Any) -> None:
@@ -152,7 +152,9 @@ def test_a_key_that_two_definitions_use_must_be_told_in_full(cli: Cli, keeper: A
     keeper.tell("o-1")
     keeper.tell("o-1", definition=other)
     keeper.close()
-    refused(cli("show", "o-1", "--data", keeper.path), 2, "VALIDATION", "order:o-1, return:o-1")
+    check_refused(
+        cli("show", "o-1", "--data", keeper.path), 2, "VALIDATION", "order:o-1, return:o-1"
+    )
     assert cli("show", "return:o-1", "--data", keeper.path).exit_code == 0
 
 
@@ -164,12 +166,12 @@ def test_what_has_ended_cannot_be_sent_on_and_no_engine_is_started_to_say_so(
     keeper.close()
     note = ["--note", "x"] if command == "skip" else []
     result = cli(command, "o-1", *note, "--data", keeper.path)
-    refused(result, 1, "ORDER_REFUSED", "it is not parked")
+    check_refused(result, 1, "ORDER_REFUSED", "it is not parked")
 
 
 def test_an_empty_note_is_no_note(cli: Cli, keeper: Any) -> None:
     result = cli("skip", "o-1", "--note", " ", "--data", keeper.path)
-    refused(result, 2, "VALIDATION", "--note: must say why")
+    check_refused(result, 2, "VALIDATION", "--note: must say why")
 
 
 def test_a_run_without_any_stock_is_refused_before_it_refuses_every_order(
@@ -177,8 +179,8 @@ def test_a_run_without_any_stock_is_refused_before_it_refuses_every_order(
 ) -> None:
     orders, data = tmp_path / "orders.jsonl", tmp_path / "data"
     orders.write_text(json.dumps(make_order("o-1")) + "\n")
-    refused(cli("run", orders, "--data", data), 2, "VALIDATION", "there is no stock yet")
-    refused(cli("submit", orders, "--data", data), 2, "VALIDATION", "there is no stock yet")
+    check_refused(cli("run", orders, "--data", data), 2, "VALIDATION", "there is no stock yet")
+    check_refused(cli("submit", orders, "--data", data), 2, "VALIDATION", "there is no stock yet")
     assert not data.exists()
 
 
@@ -199,14 +201,16 @@ def test_a_file_of_settings_that_cannot_be_used_is_named(
     if content is not None:
         path.write_text(content)
     result = cli("run", f"--{name}", path, "--data", tmp_path / "data")
-    refused(result, 2, "SERVICES_SETTINGS_INVALID", says)
+    check_refused(result, 2, "SERVICES_SETTINGS_INVALID", says)
     assert not (tmp_path / "data").exists()
 
 
 def test_a_file_of_orders_that_is_missing_is_named(cli: Cli, tmp_path: Path) -> None:
     missing = tmp_path / "none.jsonl"
-    refused(cli("run", missing, "--data", tmp_path / "data"), 2, "VALIDATION", "is no file")
-    refused(cli("submit", missing, "--data", tmp_path / "data"), 2, "FILE_UNUSABLE", str(missing))
+    check_refused(cli("run", missing, "--data", tmp_path / "data"), 2, "VALIDATION", "is no file")
+    check_refused(
+        cli("submit", missing, "--data", tmp_path / "data"), 2, "FILE_UNUSABLE", str(missing)
+    )
 
 
 # -- folders ------------------------------------------------------------------
@@ -220,12 +224,14 @@ def test_a_folder_that_is_none_is_told_and_left_alone(
     cli: Cli, tmp_path: Path, command: str
 ) -> None:
     data = tmp_path / "none"
-    refused(cli(*command.split(), "--data", data), 4, "DATA_FOLDER_UNUSABLE", "check the path")
+    check_refused(
+        cli(*command.split(), "--data", data), 4, "DATA_FOLDER_UNUSABLE", "check the path"
+    )
     assert not data.exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("hello")
-    refused(cli(*command.split(), "--data", foreign), 4, "DATA_FOLDER_UNUSABLE")
+    check_refused(cli(*command.split(), "--data", foreign), 4, "DATA_FOLDER_UNUSABLE")
     assert [path.name for path in foreign.iterdir()] == ["letter.txt"]
 
 
@@ -239,7 +245,7 @@ def test_a_folder_of_a_newer_format_is_left_to_its_version(
     newer = note.read_text().replace('"format_version": 1', '"format_version": 999')
     note.write_text(newer)
     result = cli(*command.split(), "--data", keeper.path)
-    refused(result, 4, "DATA_FOLDER_UNUSABLE", "upgrade raysaga")
+    check_refused(result, 4, "DATA_FOLDER_UNUSABLE", "upgrade raysaga")
     assert note.read_text() == newer
 
 
@@ -247,7 +253,7 @@ def test_a_folder_with_another_number_of_shards_is_refused(cli: Cli, keeper: Any
     keeper.tell("o-1")
     keeper.close()
     result = cli("run", "--limit", 1, "--data", keeper.path, "--shards", 3)
-    refused(result, 4, "DATA_FOLDER_UNUSABLE", "has 1 shards for ever, not 3")
+    check_refused(result, 4, "DATA_FOLDER_UNUSABLE", "has 1 shards for ever, not 3")
 
 
 def test_a_folder_that_was_made_and_never_used_is_empty(
@@ -256,7 +262,7 @@ def test_a_folder_that_was_made_and_never_used_is_empty(
     path = make_keeper(tmp_path / "data", shard_count=3).path
     assert cli("list", "--data", path, "--json").stdout == ""
     assert cli("verify", "--data", path).exit_code == 0
-    refused(cli("show", "o-1", "--data", path), 1, "NOT_FOUND")
+    check_refused(cli("show", "o-1", "--data", path), 1, "NOT_FOUND")
 
 
 def mounted(path: Path, *arguments: str) -> Iterator[Path]:
@@ -297,7 +303,7 @@ def test_a_folder_that_cannot_be_written_to_cannot_be_run(
     cli: Cli, read_only_folder: Path, command: str
 ) -> None:
     result = cli(*command.split(), "--data", read_only_folder)
-    refused(result, 4, "DATA_FOLDER_UNUSABLE", "cannot be written to")
+    check_refused(result, 4, "DATA_FOLDER_UNUSABLE", "cannot be written to")
 
 
 def fill(folder: Path) -> None:
@@ -322,9 +328,9 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(
     assert list(small_disk.iterdir()) == []
     fill(small_disk)
     result = cli("run", "--limit", 1, "--data", small_disk / "data")
-    refused(result, 4, "DATA_FOLDER_UNUSABLE", "the disk is full")
+    check_refused(result, 4, "DATA_FOLDER_UNUSABLE", "the disk is full")
     picture = small_disk / "order.mmd"
-    refused(cli("diagram", "order", "--out", picture), 4, "STORAGE_FULL", "free space")
+    check_refused(cli("diagram", "order", "--out", picture), 4, "STORAGE_FULL", "free space")
 
 
 # -- codes --------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from raysaga.statemachines.calls import Outcome
 from raysaga.statemachines.inputs import RetryOrdered
+from raysaga.storage.data_folder import record_owner
 
 Cli = Callable[..., Any]
 Script = Callable[[str, bool, int], tuple[Outcome, str, str]]
@@ -222,6 +223,33 @@ def test_status_counts_and_says_that_no_engine_runs(cli: Cli, data: Path) -> Non
     counts = {phase: n for phase, n in told["counts"].items() if n}
     assert counts == {"running": 1, "parked_backward": 1, "completed": 2, "compensated": 1}
     assert "does not run" in cli("status", "--data", data).stdout
+
+
+def test_an_engine_is_seen_by_the_process_that_owns_a_shard(cli: Cli, keeper: Any) -> None:
+    keeper.tell("o-1")
+    keeper.close()
+    record_owner(keeper.folder.journal_path(0))
+    (told,) = rows(cli("status", "--data", keeper.path, "--json"))
+    assert told["engine"]["running"] is True
+    assert told["engine"]["shards"] == {"0": os.getpid()}
+    record_owner(keeper.folder.journal_path(0), start_time=1)
+    (told,) = rows(cli("status", "--data", keeper.path, "--json"))
+    assert told["engine"]["running"] is False
+
+
+def test_of_a_pruned_saga_the_end_is_still_told(cli: Cli, keeper: Any) -> None:
+    keeper.prune(keeper.tell("undone", declined))
+    keeper.tell("other")
+    keeper.close()
+    (told,) = rows(cli("show", "order:undone", "--data", keeper.path, "--json"))
+    assert (told["phase"], told["code"], told["pruned"]) == (
+        "compensated",
+        "PAYMENT_DECLINED",
+        True,
+    )
+    assert "were pruned" in cli("show", "undone", "--data", keeper.path).stdout
+    (left,) = rows(cli("list", "--data", keeper.path, "--json"))
+    assert left["saga_id"] == "order:other"
 
 
 def test_watch_ends_after_its_count(cli: Cli, data: Path) -> None:
