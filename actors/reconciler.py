@@ -23,6 +23,7 @@ from raysaga.actors.running import Running
 from raysaga.statemachines.calls import RELEASE, Code, Outcome, StepReply
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED, TERMINAL
+from raysaga.storage.errors import StorageFullError
 from raysaga.storage.journal import Head
 
 SWEEP_SHARE = 20
@@ -33,6 +34,10 @@ HEADS_A_TURN = 500
 
 PRUNE_EVERY_SWEEPS = 30
 """Sweeps between two prunings."""
+
+RELEASE_PAUSE_SWEEPS = 5
+"""Pauses between sweeps after which a release that was not confirmed is tried again; each
+try asks all participants of up to some hundred sagas, the healthy ones too."""
 
 
 class Launcher(Protocol):
@@ -66,7 +71,12 @@ class Reconciler:
         self._releasing = 0
         self._released: list[SagaId] = []
         self._in_release: set[SagaId] = set()
+        self._release_at_ms = 0.0
+        # Parked sagas of a restored journal that cannot be read, so nobody can be asked.
+        self._unreadable: set[SagaId] = set()
+        self._is_reconciled = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._trial: asyncio.Task[None] | None = None
         self.recovered_count = 0
 
     async def start(self) -> None:
@@ -74,14 +84,13 @@ class Reconciler:
         await self.sweep()
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._for_ever()))
-        if self._suspects:
-            self._tasks.append(loop.create_task(self._try_suspects()))
 
     async def stop(self) -> None:
         """Stop looking."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._trial] if self._trial is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _for_ever(self) -> None:
         settings = self._host.settings
@@ -90,14 +99,18 @@ class Reconciler:
             while True:
                 began_at = self._clock.monotonic_ms()
                 await self.sweep()
-                await self._end_restore()
-                self._release_some()
-                await self._note_released()
                 count += 1
-                if count % PRUNE_EVERY_SWEEPS == 0:
-                    await self._prune()
+                try:
+                    await self._end_restore()
+                    self._release_some()
+                    await self._note_released()
+                    if count % PRUNE_EVERY_SWEEPS == 0:
+                        await self._prune()
+                except StorageFullError as full:
+                    # Forgetting can wait; what is under way is written from the head-room.
+                    self._host.log.warning("no_room_to_forget", code=full.code, detail=full.detail)
                 took_ms = self._clock.monotonic_ms() - began_at
-                busy = self._releasing or self._in_release
+                busy = self._releasing or self._released
                 pause_ms = settings.reconcile_ms / 10 if busy else settings.reconcile_ms
                 await self._clock.sleep_ms(max(pause_ms, SWEEP_SHARE * took_ms))
         except asyncio.CancelledError:
@@ -118,6 +131,8 @@ class Reconciler:
             if head.saga_id in host.sagas or not self._needs_an_owner(head):
                 continue
             self._take_up(head.saga_id)
+        if self._suspects and (self._trial is None or self._trial.done()):
+            self._trial = asyncio.get_running_loop().create_task(self._try_suspects())
 
     def _nothing_is_under_way(self) -> bool:
         """Return whether the journal has no saga that would need an owner; cheap to tell."""
@@ -142,10 +157,12 @@ class Reconciler:
             if self._launcher is not None:
                 self._launcher.ensure(saga_id)
             return
-        if saga_id in self._suspects:
+        if saga_id in self._unreadable:
             return
         running = host.activate(head)
         if running is None:
+            if head.phase in PARKED:
+                self._unreadable.add(saga_id)
             return
         self.recovered_count += 1
         self._watch(running)
@@ -173,7 +190,11 @@ class Reconciler:
                 await self._clock.sleep_ms(5)
 
     async def _end_restore(self) -> None:
-        """Note that a restored journal is reconciled, once every saga has been asked about."""
+        """Note that a restored journal is reconciled, once every saga has been asked about.
+
+        What cannot be read cannot be asked about, so it keeps the note open: should an
+        operator make it readable and send it on, its participants are asked then.
+        """
         host = self._host
         restored_at_ms = host.journal.restored_at_ms()
         if restored_at_ms is None or self._suspects:
@@ -181,18 +202,22 @@ class Reconciler:
         if any(running.saga.must_ask or running.asked for running in host.sagas.values()):
             return
         for head in host.journal.active():
-            if head.changed_at_ms < restored_at_ms and head.saga_id not in host.sagas:
+            is_asked = head.changed_at_ms >= restored_at_ms or head.saga_id in host.sagas
+            if not is_asked and head.saga_id not in self._unreadable:
                 return
-        await self._run_blocking(host.journal.clear_restored)
-        host.log.info("restore_reconciled")
+        self._is_reconciled = True
+        if not self._unreadable:
+            await self._run_blocking(host.journal.clear_restored)
+            host.log.info("restore_reconciled")
 
     # -- forgetting ----------------------------------------------------------
 
     def _release_some(self) -> None:
         """Tell participants about sagas that are over; they keep rows until they are told."""
         host = self._host
-        room = host.settings.release_items_max - len(self._in_release)
-        if room <= 0 or host.journal.restored_at_ms() is not None:
+        if self._clock.monotonic_ms() < self._release_at_ms:
+            return
+        if host.journal.restored_at_ms() is not None and not self._is_reconciled:
             return
         for head in host.journal.unreleased(host.settings.release_items_max):
             if head.saga_id in self._in_release:
@@ -223,6 +248,8 @@ class Reconciler:
                 elif left[0] < 0:
                     # One did not confirm: the saga is found again by a later sweep.
                     self._in_release.discard(head.saga_id)
+                    pause_ms = RELEASE_PAUSE_SWEEPS * host.settings.reconcile_ms
+                    self._release_at_ms = self._clock.monotonic_ms() + pause_ms
 
             host.dispatcher(step.participant).send(call, answered)
 
@@ -230,8 +257,8 @@ class Reconciler:
         if not self._released:
             return
         done, self._released = self._released, []
-        await self._run_blocking(lambda: self._host.journal.mark_released(done))
         self._in_release.difference_update(done)
+        await self._run_blocking(lambda: self._host.journal.mark_released(done))
 
     async def _prune(self) -> None:
         settings = self._host.settings

@@ -16,7 +16,7 @@ from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED
 
 from .engine import Disk
-from .virtual_time import Life
+from .virtual_time import Life, until
 
 if TYPE_CHECKING:
     from .world import World
@@ -46,8 +46,7 @@ class DedicatedHosts:
 
     async def tell(self, saga_id: SagaId, operation: str, body: Any) -> str:
         self.ensure(saga_id)
-        while saga_id not in self._running:
-            await asyncio.sleep(0.01)
+        await until(lambda: saga_id in self._running)
         running = self._running[saga_id]
         if running is None:
             raise OperatorRefusedError(saga_id, "not_parked")
