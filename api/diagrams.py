@@ -7,12 +7,14 @@ Costs: SVG and PNG need matplotlib (`pip install 'raysaga[diagrams]'`); text nee
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.definition import SagaDefinition, Step, StepKind
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import (
@@ -93,35 +95,66 @@ def definition_graph(definition: SagaDefinition) -> Graph:
     """Return the steps of a definition, and below each the one that takes it back."""
     nodes: dict[str, str] = {"accepted": "accepted"}
     edges: list[Edge] = []
-    depth: dict[int, int] = {}
-    row_in_column: dict[int, int] = {}
-    places: dict[str, tuple[float, float]] = {"accepted": (0, 0)}
+    columns, branches = _columns(definition)
+    places: dict[str, tuple[float, float]] = {"accepted": (0, branches - 1)}
     for i in definition.topological:
         step, before = definition.steps[i], definition.dependencies[i]
-        depth[i] = 1 + max((depth[j] for j in before), default=0)
-        row = row_in_column[depth[i]] = row_in_column.get(depth[i], -2) + 2
-        nodes[step.name] = f"{step.name}\n{step.participant}: {step.action}"
-        places[step.name] = (depth[i], row)
+        column, row = columns[i]
+        nodes[step.name] = f"{step.name}\n{step.participant}: {step.action}" + _kind_of(step)
+        places[step.name] = (column, row)
         edges.extend(Edge(definition.steps[j].name, step.name, "") for j in before)
         if not before:
             edges.append(Edge("accepted", step.name, ""))
         if step.has_undo:
             undo = f"undo {step.name}"
             nodes[undo] = f"{step.participant}: {step.compensation}"
-            places[undo] = (depth[i], row + 1)
+            places[undo] = (column, row + 1)
             edges.append(Edge(step.name, undo, "fails", True))
             for j in before:
                 edges.append(Edge(undo, f"undo {definition.steps[j].name}", "", True))
             if not before:
                 edges.append(Edge(undo, "compensated", "", True))
+        elif step.kind is StepKind.PIVOT:
+            # Its refusal is the last that turns a saga back.
+            for j in before:
+                edges.append(Edge(step.name, f"undo {definition.steps[j].name}", "refused", True))
+            if not before:
+                edges.append(Edge(step.name, "compensated", "refused", True))
     nodes["completed"], nodes["compensated"] = "completed", "compensated"
-    places["completed"] = (1 + max(depth.values()), 0)
-    places["compensated"] = (0, 1)
+    places["completed"] = (1 + max(column for column, _ in columns.values()), branches - 1)
+    places["compensated"] = (0, 2 * branches - 1)
     for i, after in enumerate(definition.dependents):
         if not after:
             edges.append(Edge(definition.steps[i].name, "completed", ""))
     title = f"Saga {definition.name}, version {definition.version}"
     return Graph(title, nodes, places, tuple(edges), frozenset({"completed", "compensated"}))
+
+
+def _columns(definition: SagaDefinition) -> tuple[dict[int, tuple[int, int]], int]:
+    """Return by step its column and row, and how many steps the fullest column has.
+
+    A column holds what may run side by side, in the middle of the height; each step has
+    the row below it for its undo.
+    """
+    depth: dict[int, int] = {}
+    column: dict[int, list[int]] = {}
+    for i in definition.topological:
+        depth[i] = 1 + max((depth[j] for j in definition.dependencies[i]), default=0)
+        column.setdefault(depth[i], []).append(i)
+    branches = max(map(len, column.values()))
+    return {
+        i: (d, 2 * row + branches - len(steps))
+        for d, steps in column.items()
+        for row, i in enumerate(steps)
+    }, branches
+
+
+def _kind_of(step: Step) -> str:
+    """Return a line that says what is special about a step; empty if nothing is."""
+    kinds = [] if step.kind is StepKind.COMPENSATABLE else [step.kind.value]
+    if step.best_effort:
+        kinds.append("best effort")
+    return f"\n({', '.join(kinds)})" if kinds else ""
 
 
 def _machine_graph(
@@ -161,24 +194,25 @@ _PHASE_PLACES: Mapping[str, tuple[float, float]] = {
     "parked_backward": (3.2, 2.8),
 }
 _STATUS_PLACES: Mapping[str, tuple[float, float]] = {
-    "pending": (0, 0.7),
-    "calling": (1.3, 1.4),
-    "waiting": (1.3, 0),
-    "succeeded": (3.6, 0.2),
-    "unknown": (1.3, 2.5),
-    "refused": (2.5, 2),
-    "skipped": (0, 3.8),
-    "undoing": (4.4, 1.7),
-    "undo_waiting": (5.6, 0.6),
-    "undo_failed": (5.6, 2.8),
-    "undo_skipped": (4.4, 3.5),
-    "undone": (5.9, 1.7),
+    # Chosen so that no arrow passes behind a box and no two labels meet.
+    "pending": (0, 1.6),
+    "calling": (1.6, 2.3),
+    "waiting": (1.3, 0.2),
+    "unknown": (2, 4.5),
+    "refused": (3.75, 3.4),
+    "succeeded": (3, 0.9),
+    "skipped": (0.8, 3.4),
+    "undoing": (3.75, 1.9),
+    "undo_failed": (5, 0.3),
+    "undo_skipped": (5.5, 1.3),
+    "undo_waiting": (5.25, 2.4),
+    "undone": (5, 3.7),
 }
 
 
 def mermaid(graph: Graph) -> str:
     """Return a diagram as Mermaid text, which many renderers of Markdown draw."""
-    names = {name: name.replace(" ", "_") for name in graph.nodes}
+    names = _mermaid_names(graph.nodes)
     lines = [f"---\ntitle: {graph.title}\n---", "flowchart LR"]
     for name, text in graph.nodes.items():
         shape = '(["{}"])' if name in graph.ends else '["{}"]'
@@ -188,6 +222,25 @@ def mermaid(graph: Graph) -> str:
         label = f"|{edge.label}|" if edge.label else ""
         lines.append(f"    {names[edge.source]} {arrow}{label} {names[edge.target]}")
     return "\n".join(lines) + "\n"
+
+
+def _mermaid_names(nodes: Iterable[str]) -> dict[str, str]:
+    """Return names that Mermaid takes: it knows neither colons nor a node called `end`."""
+    names: dict[str, str] = {}
+    for node in nodes:
+        name = re.sub(r"[^A-Za-z0-9_]", "_", node)
+        if name.lower() in _MERMAID_WORDS:
+            name += "_"
+        while name in names.values():
+            name += "_"
+        names[node] = name
+    return names
+
+
+_MERMAID_WORDS = frozenset(
+    {"call", "class", "classdef", "click", "default", "direction", "end", "flowchart", "graph"}
+    | {"href", "linkstyle", "style", "subgraph"}
+)
 
 
 def write_diagram(graph: Graph, path: Path) -> None:
@@ -205,3 +258,30 @@ def write_diagram(graph: Graph, path: Path) -> None:
     except ImportError as error:
         raise MissingPackageError("matplotlib", "pip install 'raysaga[diagrams]'") from error
     draw(graph, path)
+
+
+def write_pages(folder: Path) -> None:
+    """Write every diagram into `folder`: a page of Mermaid text, and one SVG each.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+        OSError: If they cannot be written.
+    """
+    page = [
+        "# Diagrams",
+        "",
+        "Generated from the rows that the engine runs, by",
+        "`python -m raysaga.api.diagrams docs/diagrams`; `raysaga diagram` draws one of them.",
+        "Dashed arrows are the way back.",
+    ]
+    for name in DiagramName:
+        graph = graph_of(name)
+        file = f"{name.value}.svg"
+        write_diagram(graph, folder / file)
+        page += ["", f"## {graph.title}", "", f"![{graph.title}]({file})", ""]
+        page += ["```mermaid", mermaid(graph).rstrip(), "```"]
+    (folder / "README.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))
