@@ -49,7 +49,7 @@ from raysaga.statemachines.inputs import (
 from raysaga.statemachines.saga import Saga, evolve
 from raysaga.statemachines.tables import Phase
 from raysaga.storage.errors import StaleEpochError, StorageFullError
-from raysaga.storage.journal import CHAIN_START, Birth, Head, Journal
+from raysaga.storage.journal import Head, Journal
 
 Connect = Callable[[str], Callable[[bytes], Awaitable[bytes]]]
 """Participant's name to what carries one exchange to it."""
@@ -141,7 +141,7 @@ class SagaHost:
 
     async def stop(self) -> None:
         """Let go: flush what is decided, then send and write nothing more."""
-        self._flush_lazy()
+        self.flush()
         if self.committer is not None and not self._stopped:
             wait_s = self.settings.shutdown_wait_ms / 1_000
             try:
@@ -184,15 +184,7 @@ class SagaHost:
         or has not taken it.
         """
         assert saga_id not in self.sagas
-        running = Running(Saga(saga_id, definition), 0, CHAIN_START)
-        running.birth = Birth(
-            Scope(given.scope),
-            given.key,
-            given.fingerprint,
-            definition.name,
-            definition.content_hash,
-        )
-        self.sagas[saga_id] = running
+        running = self.sagas[saga_id] = Running.newborn(saga_id, definition, given)
         self._take(running, given, accepted, refused)
 
     def give(self, running: Running, given: Input, told: Told | None = None) -> None:
@@ -217,6 +209,14 @@ class SagaHost:
         try:
             self._move(running, given, told, refused)
         except Exception as error:
+            if isinstance(given, HostRestarted) and not running.writes:
+                # It would break the next host as early, before that could count anything.
+                self._forget(running)
+                head = self.journal.head(running.saga.saga_id)
+                assert head is not None
+                what = f"{type(error).__name__} when it was taken up: {error}"
+                self._park_unreadable(head, Unreadable("POISON", what))
+                return
             # A bug of ours has left a saga between two states. What is not on disk never
             # happened; a saga that does this again and again is parked as poison.
             self.stop_at_once(error)
@@ -351,11 +351,11 @@ class SagaHost:
         self._lazy.append(running)
         if self._lazy_timer is None:
             self._lazy_timer = asyncio.get_running_loop().call_later(
-                self.settings.lazy_flush_ms / 1_000, self._flush_lazy
+                self.settings.lazy_flush_ms / 1_000, self.flush
             )
 
-    def _flush_lazy(self) -> None:
-        """Write what no barrier has written meanwhile."""
+    def flush(self) -> None:
+        """Write now what is written behind."""
         self._lazy_timer = None
         lazy, self._lazy = self._lazy, []
         if self._stopped:

@@ -6,8 +6,8 @@ participants to forget sagas that are over; and prunes what has been kept long
 enough. Every part is safe to repeat, and to stop in the middle.
 
 A saga that was under way in two crashes without progress is a suspect: suspects
-go on one after the other, so that only the one that kills the host is counted
-again, and not the bystanders.
+go on few at a time, in the end one after the other, so that only the one that
+kills the host is counted until it is parked, and not the bystanders.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ HEADS_A_TURN = 500
 
 PRUNE_EVERY_SWEEPS = 30
 """Sweeps between two prunings."""
+
+SUSPECTS_TOGETHER = {1: 32, 2: 4}
+"""Suspects that go on together, by the crashes that each was in without progress; else one."""
+
+SUSPECT_MARGIN = 2
+"""Who is so close to being parked as poison goes alone in any case."""
 
 RELEASE_PAUSE_SWEEPS = 5
 """Pauses between sweeps after which a release that was not confirmed is tried again; each
@@ -172,22 +178,52 @@ class Reconciler:
             host.restart(running)
 
     async def _try_suspects(self) -> None:
-        """Send suspects on, each alone until it makes progress or its time is up."""
+        """Send suspects on, few at a time, those first that were seen in the fewest crashes.
+
+        The more crashes, the fewer go together: in the end the culprit goes alone, and no
+        bystander has been counted as often as it takes to be parked.
+        """
         host = self._host
         host.log.warning("suspects_found", count=len(self._suspects))
         while self._suspects:
-            saga_id = self._suspects.pop(0)
-            running = host.sagas.get(saga_id)
-            if running is None:
-                continue
-            host.restart(running)
-            until_ms = self._clock.monotonic_ms() + host.settings.suspect_wait_ms
-            while running.saga.recoveries > 0 and not (
-                running.saga.is_parked or running.saga.is_terminal
-            ):
-                if self._clock.monotonic_ms() >= until_ms:
-                    break
-                await self._clock.sleep_ms(5)
+            found = [host.sagas[saga_id] for saga_id in self._suspects if saga_id in host.sagas]
+            if not found:
+                self._suspects.clear()
+                return
+            fewest = min(running.saga.recoveries for running in found)
+            count = self._together(fewest)
+            group = [running for running in found if running.saga.recoveries == fewest][:count]
+            for running in group:
+                self._suspects.remove(running.saga.saga_id)
+                host.restart(running)
+            await self._watch_closely(group)
+
+    def _together(self, recoveries: int) -> int:
+        """Return how many suspects of that many recoveries may go together."""
+        if recoveries + SUSPECT_MARGIN >= self._host.settings.recoveries_max:
+            return 1
+        return SUSPECTS_TOGETHER.get(recoveries, 1)
+
+    async def _watch_closely(self, group: list[Running]) -> None:
+        """Return when each has made progress that is on disk, or when their time is up."""
+        host = self._host
+        until_ms = self._clock.monotonic_ms() + host.settings.suspect_wait_ms
+        # Number of the record that tells of its progress, once there is any.
+        progress: dict[SagaId, int] = {}
+        while self._clock.monotonic_ms() < until_ms:
+            waiting = False
+            for running in group:
+                saga = running.saga
+                if saga.recoveries == 0 and saga.saga_id not in progress:
+                    if running.held and not running.barrier:
+                        host.flush()
+                    progress[saga.saga_id] = running.seq
+                on_disk = running.seq - running.writes
+                if on_disk < progress.get(saga.saga_id, on_disk + 1) and not running.is_at_rest:
+                    waiting = True
+            if not waiting:
+                return
+            await self._clock.sleep_ms(5)
 
     async def _end_restore(self) -> None:
         """Note that a restored journal is reconciled, once every saga has been asked about.

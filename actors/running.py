@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raysaga.statemachines.commands import Answer, CallStep, Command
+from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.events import Event, SagaCompensated, SagaCompleted, SagaParked
-from raysaga.statemachines.ids import Epoch
-from raysaga.statemachines.inputs import Input
+from raysaga.statemachines.ids import Epoch, SagaId, Scope
+from raysaga.statemachines.inputs import Input, Submitted
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, StepStatus
 from raysaga.storage.codec import encode_record
-from raysaga.storage.journal import Birth, Entry
+from raysaga.storage.journal import CHAIN_START, Birth, Entry
 
 Told = Callable[[Answer], None]
 """Takes the answer to a request about a saga."""
@@ -71,6 +72,19 @@ class Running:
         self.asked: dict[int, tuple[str, Mapping[str, Any] | None]] | None = None
         self.calls = 0
         self.writes = 0
+
+    @classmethod
+    def newborn(cls, saga_id: SagaId, definition: SagaDefinition, given: Submitted) -> Running:
+        """Return a saga that is on no disk yet."""
+        running = cls(Saga(saga_id, definition), 0, CHAIN_START)
+        running.birth = Birth(
+            Scope(given.scope),
+            given.key,
+            given.fingerprint,
+            definition.name,
+            definition.content_hash,
+        )
+        return running
 
     @property
     def is_at_rest(self) -> bool:

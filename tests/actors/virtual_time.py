@@ -108,6 +108,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.instant = 0.0
         self.troubles: list[str] = []
+        self.expected: list[BaseException] = []
         self._made: list[asyncio.Task[Any]] = []
         leap = _Leap()
         leap.loop = self
@@ -143,7 +144,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Fail if a task or a callback that nobody waited for has raised."""
         for task in self._made:
             # Who asked one that died, and was not there any more to hear it, is no trouble.
-            if not _is_forgettable(task) and not isinstance(_error_of(task), ConnectionError):
+            error = None if _is_forgettable(task) or not task.done() else task.exception()
+            if error not in (None, *self.expected) and not isinstance(error, ConnectionError):
                 self.troubles.append(f"{task!r}")
         assert not self.troubles, "\n".join(self.troubles)
 
@@ -157,7 +159,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _note_trouble(self, _loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self.troubles.append(f"{context['message']} {error!r}")
+        if error not in self.expected:
+            self.troubles.append(f"{context['message']} {error!r}")
 
     def _bury(self) -> None:
         """Close what still runs, without letting it do anything any more."""
@@ -172,10 +175,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def _is_forgettable(task: asyncio.Task[Any]) -> bool:
     """Return whether a task is over, and its error, if any, was heard by somebody."""
     return task.done() and (task.cancelled() or not getattr(task, "_log_traceback", False))
-
-
-def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
-    return task.exception() if task.done() else ConnectionError("it still runs")
 
 
 class VirtualClock:
