@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raysaga.actors.bulk_release import MANY
 from raysaga.actors.clock import Clock
 from raysaga.actors.settings import EngineSettings
 from raysaga.statemachines.calls import ACTION, RELEASE, StepCall
@@ -84,4 +85,22 @@ class CallStamp:
             attempt,
             expires_at_ms,
             RELEASE_TIMEOUT_MS if verb == RELEASE else step.timeout_ms,
+        )
+
+    def bulk_release(self, rows: list[list[str]]) -> StepCall:
+        """Return a call that tells a participant of many ended sagas; see `bulk_release`."""
+        self._call_count += 1
+        return StepCall(
+            self._call_count,
+            RELEASE,
+            self._journal.identity.uuid,
+            MANY,
+            MANY,
+            "release",
+            {"rows": rows},
+            self._scope,
+            self._epoch,
+            1,
+            None,
+            RELEASE_TIMEOUT_MS,
         )

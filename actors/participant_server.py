@@ -24,6 +24,7 @@ from typing import Any
 
 import structlog
 
+from raysaga.actors.bulk_release import MANY, Gathering, parts_of
 from raysaga.actors.clock import Clock
 from raysaga.actors.ledger_writer import LedgerWriter
 from raysaga.actors.participant import Behaviour, Participant
@@ -219,7 +220,7 @@ class ParticipantServer:
         """
         self._counts["received"] += len(calls)
         for call in calls:
-            if self._is_failed:
+            if self._is_failed or (call.saga_id == MANY and self._deliver_many(call, reply)):
                 continue
             self._unanswered += 1
             if not self._is_open:
@@ -230,6 +231,18 @@ class ParticipantServer:
                 self._give(reply, not_now(call, Code.OVERLOADED, what, self._retry_after_ms()))
             else:
                 self._take(call, reply)
+
+    def _deliver_many(self, call: StepCall, reply: Answer) -> bool:
+        """Take the parts of a call that stands for many; return whether it was one."""
+        try:
+            parts = parts_of(call)
+        except (TypeError, ValueError) as error:
+            reply(not_now(call, Code.INVALID_REQUEST, f"the releases cannot be read: {error}"))
+            return True
+        if parts is None:
+            return False
+        self.deliver(parts, Gathering(call, len(parts), reply).take)
+        return True
 
     def _take(self, call: StepCall, answer: Answer) -> None:
         if self._working and call.verb != QUESTION:
