@@ -21,7 +21,7 @@ from raysaga.storage.journal import Head, HeadFilter, Journal
 from raysaga.storage.ledger_row import EffectKind
 
 from .callers import Request
-from .services import Said, Services
+from .toy_services import Said, Services
 
 STANDS = frozenset({LedgerStatus.APPLIED, LedgerStatus.PENDING, LedgerStatus.UNKNOWN})
 

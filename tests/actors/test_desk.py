@@ -11,7 +11,7 @@ from raysaga.statemachines.tables import Phase
 from raysaga.storage.errors import StorageFailedError, StorageFullError
 
 from .recipes import chain_saga, with_durability
-from .services import Fate, fates, is_step
+from .toy_services import Fate, fates, is_step
 from .virtual_time import in_virtual_time, turns, until
 from .world import World
 

@@ -20,7 +20,7 @@ from raysaga.statemachines.definition import Durability, SagaDefinition
 from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import TERMINAL
 
-from .services import Fate, fates
+from .toy_services import Fate, fates
 from .virtual_time import virtual_loop
 from .world import World
 

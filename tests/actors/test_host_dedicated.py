@@ -15,7 +15,7 @@ from raysaga.storage.errors import StorageFullError
 
 from .dedicated import DedicatedHosts
 from .recipes import chain_saga, with_durability
-from .services import Fate, fates
+from .toy_services import Fate, fates
 from .virtual_time import in_virtual_time, until
 from .world import UUID, World
 

@@ -14,7 +14,7 @@ from raysaga.statemachines.tables import PARKED, Phase
 from raysaga.storage.errors import StorageFullError
 
 from .recipes import chain_saga, diamond_saga, pivot_saga, with_durability
-from .services import Fate, fates, is_step
+from .toy_services import Fate, fates, is_step
 from .virtual_time import in_virtual_time, until
 from .world import World
 

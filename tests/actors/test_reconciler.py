@@ -14,7 +14,7 @@ from raysaga.storage.errors import StorageFailedError, StorageFullError
 from raysaga.storage.journal import HeadFilter
 
 from .recipes import chain_saga
-from .services import Fate, fates
+from .toy_services import Fate, fates
 from .virtual_time import in_virtual_time, until
 from .world import World
 

@@ -15,7 +15,7 @@ from raysaga.statemachines.inputs import HostRestarted
 from raysaga.statemachines.tables import Phase
 
 from .recipes import chain_saga
-from .services import Fate, fates
+from .toy_services import Fate, fates
 from .virtual_time import in_virtual_time, until
 from .world import World
 

@@ -30,7 +30,7 @@ from raysaga.storage.verify import verify_journal
 from .audit import judge
 from .callers import Caller, Request, answered
 from .engine import Disk, Engine
-from .services import Services
+from .toy_services import Services
 from .virtual_time import VirtualClock, VirtualLoop, turns, until
 
 UUID = "5a6a0000-0000-4000-8000-000000000001"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ from raysaga.storage.ledger_reader import LedgerReader
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
 WAIT_S = 60.0
+LOOK_EVERY_S = 0.02
 
 STOCK = {"items": {"rare": 0}, "default": 100_000}
 
@@ -40,12 +42,13 @@ def swift(name: str, **changes: Any) -> SagaDefinition:
 def until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
     """Return what `condition` gives once it is true."""
     end = time.monotonic() + timeout_s
+    never = Event()
     while True:
         found = condition()
         if found:
             return found
         assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.02)
+        never.wait(LOOK_EVERY_S)
 
 
 @dataclass
