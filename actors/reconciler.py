@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from raysaga.actors.clock import Clock
 from raysaga.actors.committer import RunBlocking
 from raysaga.actors.host import SagaHost
+from raysaga.actors.releaser import Releaser
 from raysaga.actors.running import Running
-from raysaga.statemachines.calls import RELEASE, Code, Outcome, StepReply
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED, TERMINAL
 from raysaga.storage.errors import StorageFullError
@@ -40,10 +40,6 @@ SUSPECTS_TOGETHER = {1: 32, 2: 4}
 
 SUSPECT_MARGIN = 2
 """Who is so close to being parked as poison goes alone in any case."""
-
-RELEASE_PAUSE_SWEEPS = 5
-"""Pauses between sweeps after which a release that was not confirmed is tried again; each
-try asks all participants of up to some hundred sagas, the healthy ones too."""
 
 
 class Launcher(Protocol):
@@ -74,10 +70,7 @@ class Reconciler:
         self._launcher = launcher
         self._watch = watch
         self._suspects: list[SagaId] = []
-        self._releasing = 0
-        self._released: list[SagaId] = []
-        self._in_release: set[SagaId] = set()
-        self._release_at_ms = 0.0
+        self._releaser = Releaser(host, clock=clock, run_blocking=run_blocking)
         # Parked sagas of a restored journal that cannot be read, so nobody can be asked.
         self._unreadable: set[SagaId] = set()
         self._is_reconciled = False
@@ -109,14 +102,14 @@ class Reconciler:
                 try:
                     await self._end_restore()
                     self._release_some()
-                    await self._note_released()
+                    await self._releaser.note_released()
                     if count % PRUNE_EVERY_SWEEPS == 0:
                         await self._prune()
                 except StorageFullError as full:
                     # Forgetting can wait; what is under way is written from the head-room.
                     self._host.log.warning("no_room_to_forget", code=full.code, detail=full.detail)
                 took_ms = self._clock.monotonic_ms() - began_at
-                busy = self._releasing or self._released
+                busy = self._releaser.is_busy
                 pause_ms = settings.reconcile_ms / 10 if busy else settings.reconcile_ms
                 await self._clock.sleep_ms(max(pause_ms, SWEEP_SHARE * took_ms))
         except asyncio.CancelledError:
@@ -249,52 +242,9 @@ class Reconciler:
     # -- forgetting ----------------------------------------------------------
 
     def _release_some(self) -> None:
-        """Tell participants about sagas that are over; they keep rows until they are told."""
-        host = self._host
-        if self._clock.monotonic_ms() < self._release_at_ms:
-            return
-        if host.journal.restored_at_ms() is not None and not self._is_reconciled:
-            return
-        for head in host.journal.unreleased(host.settings.release_items_max):
-            if head.saga_id in self._in_release:
-                continue
-            self._release(head)
-
-    def _release(self, head: Head) -> None:
-        host = self._host
-        definition = host.definitions.get(head.definition_hash)
-        if definition is None:
-            self._released.append(head.saga_id)
-            return
-        assert host.stamp is not None
-        self._in_release.add(head.saga_id)
-        left = [len(definition.steps)]
-        request = {"outcome": head.phase.value}
-        for step in definition.steps:
-            self._releasing += 1
-            call = host.stamp.call(RELEASE, head.saga_id, step, step.action, request, 1)
-
-            def answered(reply: StepReply) -> None:
-                self._releasing -= 1
-                if reply.code == Code.FENCED:
-                    host.fenced()
-                left[0] -= 1 if reply.outcome == Outcome.SUCCEEDED else 1_000_000
-                if left[0] == 0:
-                    self._released.append(head.saga_id)
-                elif left[0] < 0:
-                    # One did not confirm: the saga is found again by a later sweep.
-                    self._in_release.discard(head.saga_id)
-                    pause_ms = RELEASE_PAUSE_SWEEPS * host.settings.reconcile_ms
-                    self._release_at_ms = self._clock.monotonic_ms() + pause_ms
-
-            host.dispatcher(step.participant).send(call, answered)
-
-    async def _note_released(self) -> None:
-        if not self._released:
-            return
-        done, self._released = self._released, []
-        self._in_release.difference_update(done)
-        await self._run_blocking(lambda: self._host.journal.mark_released(done))
+        """Let participants forget, unless their rows may still have to be asked about."""
+        if self._host.journal.restored_at_ms() is None or self._is_reconciled:
+            self._releaser.release_some()
 
     async def _prune(self) -> None:
         settings = self._host.settings
