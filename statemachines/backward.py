@@ -238,8 +238,8 @@ def _park_if_nothing_moves(
     net_effect = set(saga.net_effect())
     if given_up is None:
         failed = [i for i in undo - passed if saga.steps[i].status is StepStatus.UNDO_FAILED]
-        if not failed:
-            return NOTHING
+        # Whatever is ready has been sent; so only what gave up can hold the rest.
+        assert failed
         net_effect -= undone
         why = f"undoing {saga.definition.steps[min(failed)].name} had given up"
         given_up = ("COMPENSATION_STUCK", why, min(failed))

@@ -43,7 +43,7 @@ from .model_ledger import Call, PromiseBrokenError
 if TYPE_CHECKING:
     from .world import Host, World
 
-PEOPLE = (RetryOrdered, SkipOrdered, CompensationForced, CancelRequested)
+PEOPLE = RetryOrdered | SkipOrdered | CompensationForced | CancelRequested
 
 FACES = {
     Phase.PARKED_RUNNING: {Phase.RUNNING, Phase.FORWARD_ONLY, Phase.COMPENSATING},
@@ -91,6 +91,8 @@ class Promises:
         called = {(e.step, e.undo, e.attempt) for e in decision.events if isinstance(e, StepCalled)}
         sent = {tuple(c) for c in decision.commands if isinstance(c, CallStep)}
         require(called == sent, f"what is sent is recorded, and the reverse: {decision}")
+        waits = decision.durable_first and not decision.events
+        require(not waits, f"{decision} waits for the disk, and there is nothing to write")
         if saga.is_terminal:
             require(not decision.events, f"a terminal answer never changes: {decision}")
         if host.asking:
@@ -125,6 +127,8 @@ class Promises:
             elif isinstance(event, SagaParked):
                 world.note(f"parked {event.code}")
                 require(bool(event.code and event.message), "parked with a reason")
+                again = before in PARKED and not isinstance(given, PEOPLE | LedgersAnswered)
+                require(not again, f"{given} parked a saga that was parked")
                 if not host.is_zombie:
                     self._park_is_exact(host, event)
                     missing = world.ledgers.standing() - set(event.net_effect)

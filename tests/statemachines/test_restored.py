@@ -84,6 +84,8 @@ def test_no_input_is_acted_on_before_the_ledgers_were_heard(given: Input) -> Non
     assert (decision.events, decision.commands) == ((), ())
     if isinstance(given, CancelRequested | CompensationForced | RetryOrdered | SkipOrdered):
         assert decision.answer is Answer.LEDGERS_NOT_ASKED
+    else:
+        assert decision.answer is (Answer.ALREADY if isinstance(given, Submitted) else None)
 
 
 def test_a_crash_before_the_answers_leads_to_asking_again() -> None:
@@ -207,6 +209,21 @@ def test_an_undo_finds_the_result_that_its_request_needs_in_an_undone_row() -> N
     world.answer_questions(only_final=True)
     world.heal()
     assert world.saga.phase is Phase.COMPENSATED
+
+
+def test_a_saga_on_its_way_back_in_the_backup_goes_on_back() -> None:
+    world = at_the_backup(World(order_of()))
+    world.reply(world.call("reserve"))
+    world.give(CANCEL)
+    world.reply(world.call("pay"))
+    world.reply(world.call("pay", undo=True))
+    restore(world, to=1)
+    assert world.saga.phase is Phase.COMPENSATING
+    world.answer_questions(only_final=True)
+    assert world.waited_for() == ["-pay"]
+    world.heal()
+    assert world.saga.phase is Phase.COMPENSATED
+    assert world.standing() == set()
 
 
 def test_after_a_refused_pivot_the_way_back_goes_on() -> None:

@@ -14,7 +14,7 @@ from raysaga.statemachines.inputs import (
     TimeReached,
 )
 
-from .model_ledger import Reply, unknown
+from .model_ledger import PromiseBrokenError, Reply, unknown
 from .recipes import Chance, one_in, random_definition
 from .world import Host, World
 
@@ -237,18 +237,24 @@ def random_world(chance: Chance) -> World:
 
 
 def come_to_rest(world: World, chance: Chance) -> None:
-    """Heal everything, let operators do what they can, and judge."""
-    world.heal(undo_works=not one_in(chance, 4))
+    """Heal everything, let operators do what they can, and judge.
+
+    There always is a way on: whatever parks, a retry or a skip ends it in the end, even
+    where undos are refused for ever.
+    """
+    undo_works = not one_in(chance, 4)
+    world.heal(undo_works=undo_works)
     world.let_everything_arrive()
     world.promises.judge_rest()
-    for turn in range(6):
-        if world.saga.is_terminal:
-            break
+    turns = 0
+    while not world.saga.is_terminal:
+        if turns > 4 + 2 * len(world.definition.steps):
+            raise PromiseBrokenError(f"no way on for an operator: {world.saga.parked}")
         world.note("an operator sends it on")
-        order = RetryOrdered if turn % 2 == 0 else SkipOrdered
-        world.give(order("somebody", "a reason"))
-        world.heal()
+        world.give((RetryOrdered, SkipOrdered)[turns % 2]("somebody", "a reason"))
+        world.heal(undo_works=undo_works)
         world.let_everything_arrive()
         world.promises.judge_rest()
+        turns += 1
     world.note(f"rest {world.saga.phase}")
     world.flush()
