@@ -39,7 +39,7 @@ def judge(journal: Journal, services: Services, requests: Iterable[Request]) -> 
             assert head.phase in PARKED, f"{head} goes on without its definition"
             continue
         ended_rightly(journal, definitions, head, definition, standing[head.saga_id])
-    undone_in_reverse_order(services.said, heads, definitions)
+    undone_in_reverse_order(journal, services.said, heads, definitions)
     callers_were_told_the_truth(journal, heads, definitions, list(requests))
     for saga_id in standing:
         known = saga_id in heads or journal.key_record(SagaId(saga_id)) is not None
@@ -122,7 +122,7 @@ def ended_rightly(
 
 
 def undone_in_reverse_order(
-    said: Iterable[Said], heads: Mapping[SagaId, Head], definitions: Definitions
+    journal: Journal, said: Iterable[Said], heads: Mapping[SagaId, Head], definitions: Definitions
 ) -> None:
     """P4: a step is undone when nothing that follows it stands; then nothing is done any more."""
     standing: dict[str, set[str]] = defaultdict(set)
@@ -140,7 +140,15 @@ def undone_in_reverse_order(
             standing[call.saga_id].discard(call.step)
             if definition.compensation_policy is CompensationPolicy.HALT:
                 late = standing[call.saga_id] & followers(definition, call.step)
+                if late:
+                    late -= left_by_operator(journal, definitions, heads[SagaId(call.saga_id)])
                 assert not late, f"{call.saga_id}: {call.step} is undone while {late} stand"
+
+
+def left_by_operator(journal: Journal, definitions: Definitions, head: Head) -> set[str]:
+    """Return the steps of which a person said that their effect may remain."""
+    loaded = load(journal, definitions, head, taken_over=True)
+    return set() if isinstance(loaded, Unreadable) else set(outcome_of(loaded)["remaining"])
 
 
 def followers(definition: SagaDefinition, step: str) -> set[str]:
