@@ -70,7 +70,7 @@ class Gathering:
 
 def failed_in(reply: StepReply) -> Sequence[str] | None:
     """Return the sagas that were not released; None if nothing is known of any."""
-    if reply.outcome != Outcome.SUCCEEDED or reply.result is None:
+    failed = (reply.result or {}).get("failed")
+    if reply.outcome != Outcome.SUCCEEDED or not isinstance(failed, list):
         return None
-    failed: Sequence[str] = reply.result["failed"]
     return failed

@@ -52,6 +52,7 @@ class Dispatcher:
         participant: str,
         sender: str,
         exchange: Callable[[bytes], Awaitable[bytes]],
+        defect: Callable[[BaseException], None],
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
@@ -66,6 +67,7 @@ class Dispatcher:
             receive=self._received,
             failed=self._exchange_lost,
             expects=lambda: bool(self._in_flight),
+            defect=defect,
             clock=clock,
             settings=settings,
         )

@@ -86,6 +86,7 @@ class _ShardLane:
             exchange=gateway.engine.wire(shard),
             receive=self._received,
             failed=self._failed,
+            defect=self._give_up,
             expects=lambda: bool(self._pending),
             clock=SystemClock(),
             settings=gateway.engine.plan.settings,
@@ -136,6 +137,12 @@ class _ShardLane:
             else:
                 del self._pending[request_id]
                 self._fail(pending, EngineUnavailableError(type(error).__name__))
+
+    def _give_up(self, error: BaseException) -> None:
+        """Fail everybody who waits: an answer that cannot be read may have been theirs."""
+        for pending in self._pending.values():
+            self._fail(pending, EngineUnavailableError(f"unreadable answer: {error!r}"))
+        self._pending.clear()
 
     def forget(self, pending: _Pending) -> None:
         """Stop asking for what nobody waits for any more."""

@@ -420,6 +420,7 @@ class SagaHost:
                 participant=participant,
                 sender=f"{self.scope}@{self.epoch}",
                 exchange=self._connect(participant),
+                defect=self.stop_at_once,
                 clock=self.clock,
                 settings=self.settings,
             )

@@ -127,6 +127,7 @@ class Lane:
         receive: Callable[[list[list[Any]]], None],
         failed: Callable[[BaseException], None],
         expects: Callable[[], bool],
+        defect: Callable[[BaseException], None],
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
@@ -138,6 +139,7 @@ class Lane:
             receive: Called with each batch of replies.
             failed: Called when an exchange was lost; its replies will not come.
             expects: Whether replies are still awaited, so that an exchange must stay open.
+            defect: Called when `receive` raised, which it must not; replies were lost.
             clock: Time.
             settings: Bounds.
         """
@@ -146,6 +148,7 @@ class Lane:
         self._receive = receive
         self._failed = failed
         self._expects = expects
+        self._defect = defect
         self._clock = clock
         self._settings = settings
         self._queue: deque[bytes] = deque()
@@ -214,16 +217,25 @@ class Lane:
             await self._lost(error)
         else:
             self._failures = 0
-            if replies:
-                self._receive(replies)
+            self._hand_over(replies)
         finally:
             self._open_count -= 1
             self._pump_soon()
 
+    def _hand_over(self, replies: list[list[Any]]) -> None:
+        try:
+            if replies:
+                self._receive(replies)
+        except Exception as error:  # noqa: BLE001 - the rest of the replies is lost with it
+            self._defect(error)
+
     async def _lost(self, error: BaseException) -> None:
         """Tell the owner, and wait a little before the next exchange."""
         self._failures += 1
-        self._failed(error)
+        try:
+            self._failed(error)
+        except Exception as bug:  # noqa: BLE001 - as in `_hand_over`
+            self._defect(bug)
         self._blocked = True
         await self._clock.sleep_ms(min(20 * 2 ** min(self._failures, 6), 500))
         self._blocked = False

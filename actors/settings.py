@@ -61,7 +61,7 @@ class EngineSettings(BaseModel):
     retry_budget_max: float = Field(500.0, ge=1)
     """Retries that can be saved up."""
 
-    lazy_flush_ms: int = Field(100, ge=1)
+    lazy_flush_ms: int = Field(250, ge=1)
     """Events that no barrier waits for reach the disk within this time."""
 
     action_life_ms: int = Field(60_000, ge=1_000)

@@ -72,10 +72,14 @@ class Caller:
             exchange=exchange,
             receive=self._received,
             failed=self._failed,
+            defect=self._broken,
             expects=lambda: bool(self._open),
             clock=clock,
             settings=settings,
         )
+
+    def _broken(self, error: BaseException) -> None:
+        raise AssertionError("a caller cannot read its answers") from error
 
     def send(self, operation: str, body: Any) -> Request:
         """Ask, and return at once."""

@@ -53,12 +53,14 @@ class Desk:
         self.answers: dict[int, StepReply] = {}
         self.answered_at_ms: dict[int, float] = {}
         self.is_cut = False
+        self.defects: list[BaseException] = []
         self.lose_answers = 0
         self.landing = Landing(self._received, bounds)
         self.dispatcher = Dispatcher(
             participant="p",
             sender="s",
             exchange=self._exchange,
+            defect=self.defects.append,
             clock=self.clock,
             settings=bounds,
         )

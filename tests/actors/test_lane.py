@@ -33,6 +33,7 @@ class Pair:
         self.asked: list[int] = []
         self.replies: list[int] = []
         self.failures: list[BaseException] = []
+        self.defects: list[BaseException] = []
         self.batches: list[list[Any]] = []
         self.open_now = 0
         self.open_most = 0
@@ -45,6 +46,7 @@ class Pair:
             exchange=self._exchange,
             receive=self._received,
             failed=self.failures.append,
+            defect=self.defects.append,
             expects=lambda: len(self.replies) < len(self.asked) and self.is_waiting,
             clock=VirtualClock(loop),  # type: ignore[arg-type]
             settings=self.settings,
@@ -369,3 +371,17 @@ def test_each_message_arrives_once_and_each_answer_too_whatever_the_pattern(
 
     with virtual_loop() as loop:
         loop.run(story())
+
+
+@in_virtual_time
+async def test_what_the_receiver_raises_is_told_as_a_defect_and_the_lane_goes_on() -> None:
+    """A bug in the owner must not vanish with the task of an exchange."""
+    pair = Pair()
+    pair.landing.push("one", ("two", "fields"))
+    pair.ask(1)
+    await until(lambda: bool(pair.defects))
+    assert isinstance(pair.defects[0], ValueError)
+    pair.replies.append(1)
+    pair.ask(2)
+    await until(lambda: 2 in pair.replies)
+    assert pair.failures == []
