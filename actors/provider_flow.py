@@ -25,6 +25,7 @@ from raysaga.statemachines.calls import (
     ACTION,
     COMPENSATION,
     QUESTION,
+    Code,
     LedgerStatus,
     Outcome,
     StepCall,
@@ -36,7 +37,6 @@ from raysaga.storage.effects import CodeKind
 from raysaga.storage.ledger import Ledger
 from raysaga.storage.ledger_batch import Intent, Prepared, Resolution, not_now
 from raysaga.storage.ledger_row import LedgerRow
-from raysaga.storage.ledger_table import OUTCOME_UNKNOWN, PENDING
 
 Commit = Callable[[Prepared], Awaitable[StepReply]]
 """Puts one call to the ledger, and returns its reply when it is durable."""
@@ -120,7 +120,7 @@ class ProviderFlow:
         final = self._resolution(answer, provider)
         if final is not None:
             return final
-        return reply if call.verb == QUESTION else not_now(call, PENDING, _sentence(answer))
+        return reply if call.verb == QUESTION else not_now(call, Code.PENDING, _sentence(answer))
 
     async def _take_back(
         self,
@@ -138,7 +138,9 @@ class ProviderFlow:
         if not reply.duplicate:
             answer = await self._submit(provider, key, request, row.key, undo=True)
         elif not provider.is_askable:
-            return not_now(call, OUTCOME_UNKNOWN, "the undo was sent once and cannot be asked for")
+            return not_now(
+                call, Code.OUTCOME_UNKNOWN, "the undo was sent once and cannot be asked for"
+            )
         else:
             answer = await _asked(provider.ask(key))
             is_refused = answer.status is ProviderStatus.REFUSED
@@ -151,7 +153,7 @@ class ProviderFlow:
             return await commit(Prepared(call, answer.result))
         if self._is_refusal(answer):
             return reply_to(call, Outcome.REFUSED, code=answer.code, message=answer.message)
-        return not_now(call, PENDING, _sentence(answer))
+        return not_now(call, Code.PENDING, _sentence(answer))
 
     async def _submit(
         self,
@@ -221,7 +223,7 @@ def _intent(call: StepCall, operation: ProviderOperation) -> Intent:
 def _is_pending(reply: StepReply) -> bool:
     if reply.verb == QUESTION and reply.result is not None:
         return bool(reply.result["status"] == LedgerStatus.PENDING.value)
-    return reply.outcome == Outcome.UNKNOWN and reply.code == PENDING
+    return reply.outcome == Outcome.UNKNOWN and reply.code == Code.PENDING
 
 
 def _sentence(answer: ProviderAnswer) -> str:

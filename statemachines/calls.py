@@ -118,6 +118,12 @@ class Code(StrEnum):
     STORAGE_FULL = "STORAGE_FULL"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     CONFLICT = "CONFLICT"
+    PENDING = "PENDING"
+    """An outside provider has not given its final answer yet."""
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    """Nobody will ever know: the provider cannot be asked, and must not act twice."""
+    RELEASED = "RELEASED"
+    """The saga is over and its row was settled; there is nothing to undo any more."""
 
 
 def reply_to(

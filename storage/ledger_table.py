@@ -36,15 +36,6 @@ from raysaga.storage.errors import RecordCorruptError
 from raysaga.storage.ledger_batch import Intent, LedgerBatch, Prepared, Resolution, not_now
 from raysaga.storage.ledger_row import EffectKind, LedgerRow, fingerprint_of, raw_key
 
-PENDING = "PENDING"
-"""Code: an outside provider has not given its final answer yet."""
-
-OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
-"""Code: nobody will ever know, since the provider cannot be asked and must not act twice."""
-
-RELEASED = "RELEASED"
-"""Code: the saga is over and its row was settled; there is nothing to undo any more."""
-
 _NUMBER_MAX = 2**62
 _SCOPE_BYTES_MAX = 400
 _CODE_LENGTH_MAX = 100
@@ -209,7 +200,7 @@ def _cancelled(batch: LedgerBatch, prepared: Prepared, raw: bytes, row: LedgerRo
 def _undo(batch: LedgerBatch, prepared: Prepared, raw: bytes, row: LedgerRow) -> StepReply:
     call = prepared.call
     if row.is_released:
-        return not_now(call, RELEASED, "the saga is over, and the step was settled")
+        return not_now(call, Code.RELEASED, "the saga is over, and the step was settled")
     operation = batch.handlers.operations.get(row.operation)
     if operation is None or operation.undo is None or operation.undo_name != call.operation:
         return _no_operation(call)
@@ -288,7 +279,7 @@ def _pending(batch: LedgerBatch, prepared: Prepared, raw: bytes, row: LedgerRow)
 
 def _not_final(call: StepCall, *, duplicate: bool) -> StepReply:
     what = "the provider has not given a final answer yet"
-    return not_now(call, PENDING, what)._replace(duplicate=duplicate)
+    return not_now(call, Code.PENDING, what)._replace(duplicate=duplicate)
 
 
 def _resolve(
@@ -333,13 +324,13 @@ def _resolve(
         case _:
             assert resolution.status is LedgerStatus.UNKNOWN
             # Told as an effect: an auditor must suppose that it happened.
-            batch.store_effect(raw, settled, call, EffectKind.ACTION, OUTCOME_UNKNOWN)
+            batch.store_effect(raw, settled, call, EffectKind.ACTION, Code.OUTCOME_UNKNOWN)
             return _unknown(batch, prepared._replace(call=call), raw, settled)
 
 
 def _unknown(batch: LedgerBatch, prepared: Prepared, raw: bytes, row: LedgerRow) -> StepReply:
     what = "nobody can tell whether the provider acted, and it must not act twice"
-    reply = not_now(prepared.call, OUTCOME_UNKNOWN, what)
+    reply = not_now(prepared.call, Code.OUTCOME_UNKNOWN, what)
     return reply._replace(stored=True, duplicate=True)
 
 

@@ -26,11 +26,10 @@ from raysaga.actors.services.payment import (
     entries,
 )
 from raysaga.actors.services.shipping import Shipping, scheduled_count, shipments
-from raysaga.statemachines.calls import LedgerStatus
+from raysaga.statemachines.calls import Code, LedgerStatus
 from raysaga.statemachines.ids import StepKey
 from raysaga.storage.ledger_reader import LedgerReader
 from raysaga.storage.ledger_row import EffectEntry, EffectKind, LedgerRow
-from raysaga.storage.ledger_table import OUTCOME_UNKNOWN
 
 SERVICES: Mapping[str, type[Inventory | Payment | Shipping | Notification]] = {
     service.name: service for service in (Inventory, Payment, Shipping, Notification)
@@ -87,13 +86,13 @@ class StepHistory:
     @property
     def is_unknown(self) -> bool:
         """Whether nobody will ever know what the action did outside."""
-        return isinstance(self.summary, str) and self.summary == OUTCOME_UNKNOWN
+        return isinstance(self.summary, str) and self.summary == Code.OUTCOME_UNKNOWN
 
     def suppose(self, row: LedgerRow) -> None:
         """Take the counts from a row, where there is no log to count in."""
         counts = LEGAL_COUNTS[row.status]
         self.actions, self.undos, self.tombstones, self.refusals = counts
-        self.summary = OUTCOME_UNKNOWN if row.status is LedgerStatus.UNKNOWN else row.answer
+        self.summary = Code.OUTCOME_UNKNOWN if row.status is LedgerStatus.UNKNOWN else row.answer
 
     def add(self, line: EffectEntry) -> None:
         """Add the next line of the log."""

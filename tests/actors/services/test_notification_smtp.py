@@ -16,8 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from raysaga.actors.services.catalogue import build_participant
 from raysaga.actors.services.notification import letters
 from raysaga.actors.services.settings import ServicesSettings
-from raysaga.statemachines.calls import LedgerStatus, Outcome
-from raysaga.storage.ledger_table import OUTCOME_UNKNOWN
+from raysaga.statemachines.calls import Code, LedgerStatus, Outcome
 
 from ..service_house import ORDER, House, OpenHouse
 
@@ -201,7 +200,7 @@ async def test_a_cut_line_leaves_the_letter_unknown_and_it_is_not_sent_again(
     house = await mailed(open_house, office)
     for attempt in (1, 2):
         reply = await house.act("a", ORDER, attempt=attempt)
-        assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, OUTCOME_UNKNOWN)
+        assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, Code.OUTCOME_UNKNOWN)
     assert await status(house, "a") == LedgerStatus.UNKNOWN
     assert len(office.taken) == 1
     # Whoever got it is told that it is void; whoever did not loses nothing.
@@ -231,7 +230,7 @@ async def test_after_a_crash_a_letter_under_way_is_unknown_and_not_sent_again(
     await house.reopen()
     call.cancel()
     reply = await house.act("a", ORDER, attempt=2)
-    assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, OUTCOME_UNKNOWN)
+    assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, Code.OUTCOME_UNKNOWN)
     assert office.taken == []
     assert await status(house, "a") == LedgerStatus.UNKNOWN
 
