@@ -24,6 +24,11 @@ from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import exit_fatally, prepare_process
 from raysaga.statemachines.calls import StepCall
 from raysaga.storage.data_folder import DataFolder
+from raysaga.storage.errors import StorageFullError
+
+
+PRUNE_EVERY_S = 60.0
+"""Pause between two prunings of a ledger."""
 
 
 class ServiceShell:
@@ -66,6 +71,18 @@ class ServiceShell:
         )
         await self._server.start()
         self._landing = Landing(self._received, plan.settings)
+        self._forgetting = asyncio.get_running_loop().create_task(self._forget_for_ever())
+
+    async def _forget_for_ever(self) -> None:
+        """Prune what has been released for longer than it is kept."""
+        kept_ms = self._plan.settings.retention_ms
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            try:
+                await self._server.prune(kept_ms)
+                await self._server.prune_effects(kept_ms)
+            except StorageFullError as full:
+                structlog.get_logger().warning("not_pruned", code=full.code)
 
     def _received(self, sender: str, messages: list[list[Any]]) -> None:
         landing = self._landing
@@ -93,4 +110,5 @@ class ServiceShell:
     async def stop(self) -> None:
         """Finish the batch under way and let go of the ledger."""
         await asyncio.shield(self._ready)
+        self._forgetting.cancel()
         await self._server.stop()
