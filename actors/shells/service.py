@@ -26,7 +26,6 @@ from raysaga.statemachines.calls import StepCall
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.errors import StorageFullError
 
-
 PRUNE_EVERY_S = 60.0
 """Pause between two prunings of a ledger."""
 
