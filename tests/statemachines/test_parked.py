@@ -596,8 +596,11 @@ def test_a_park_on_the_way_back_lists_what_may_have_been_sent_without_a_trace() 
     assert parked.net_effect == world.saga.net_effect() == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("torn", [1, 2, 3, 4])
-def test_a_skip_that_a_crash_cuts_short_sends_no_step_without_its_result(torn: int) -> None:
+def test_a_skip_that_a_crash_cuts_short_sends_no_step_without_its_result(
+    torn: int, refused: bool
+) -> None:
     world = World(
         saga_of(
             final("pay", after=(), retry=ONCE),
@@ -607,7 +610,10 @@ def test_a_skip_that_a_crash_cuts_short_sends_no_step_without_its_result(torn: i
         )
     )
     world.submit()
-    world.time_out(world.call("pay"))
+    if refused:
+        world.reply(world.call("pay"), refuse=True)
+    else:
+        world.time_out(world.call("pay"))
     world.torn, world.crash_at_barrier = torn, 0
     world.give(SKIP)
     assert world.host is None
