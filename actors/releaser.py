@@ -113,5 +113,6 @@ class Releaser:
         """Note what every participant has confirmed."""
         if self._released:
             done, self._released = self._released, []
-            await self._run_blocking(lambda: self._host.journal.mark_released(done))
+            # First, so that what cannot be noted for want of room is found again.
             self._under_way.difference_update(done)
+            await self._run_blocking(lambda: self._host.journal.mark_released(done))

@@ -105,8 +105,16 @@ def run(folder: Path, *args: Any) -> tuple[list[str], str]:
     return result
 
 
-@pytest.mark.parametrize("durability", Durability)
-@pytest.mark.parametrize("story", STORIES)
+# A step that never answers makes a long story, whose crashes differ little by durability.
+CASES = [
+    (story, durability)
+    for story in STORIES
+    for durability in Durability
+    if "never" not in story or durability is Durability.PIPELINED or story.startswith("process")
+]
+
+
+@pytest.mark.parametrize(("story", "durability"), CASES)
 def test_a_crash_at_any_moment_leaves_the_order_done_or_undone(
     world_folder: Path, story: str, durability: Durability
 ) -> None:

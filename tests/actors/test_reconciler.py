@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raysaga.actors.bulk_release import parts_of
 from raysaga.actors.reconciler import PRUNE_EVERY_SWEEPS
 from raysaga.statemachines.calls import ACTION, QUESTION, RELEASE, Code
 from raysaga.statemachines.tables import Phase
@@ -20,7 +21,9 @@ from .world import World
 
 
 def released(world: World, saga_id: str) -> list[str]:
-    return [c.step for _, c in world.services.calls if c.verb == RELEASE and c.saga_id == saga_id]
+    """Return the steps of a saga that participants were told to forget, as often as they were."""
+    parts = [parts_of(c) or [c] for _, c in world.services.calls if c.verb == RELEASE]
+    return [c.step for calls in parts for c in calls if c.saga_id == saga_id]
 
 
 @in_virtual_time
