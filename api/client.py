@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from raysaga.actors.errors import OverloadedError, ResultTimeoutError
 from raysaga.actors.gateway import Engine, EnginePlan, EngineSettings, Gateway, Submission
+from raysaga.actors.services.settings import MAILDIR_USUAL
 from raysaga.api.outcome import Outcome
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError
@@ -39,7 +40,7 @@ ORDER_PARTICIPANTS: Mapping[str, str] = {
 
 ORDER_SERVICES: Mapping[str, Any] = {
     "inventory": {"stock": {"items": {}, "default": 1_000_000}},
-    "notification": {"maildir": "mail"},
+    "notification": {"maildir": MAILDIR_USUAL},
 }
 """How those are set unless told otherwise: stock for all, and letters in the data folder."""
 

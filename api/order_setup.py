@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from raysaga.actors.archive import Archive
-from raysaga.actors.services.settings import ServicesSettings, ServicesSettingsError
+from raysaga.actors.services.settings import (
+    MAILDIR_USUAL,
+    ServicesSettings,
+    ServicesSettingsError,
+)
 from raysaga.statemachines.errors import SagaError, ValidationError
 
 PRESETS = {"calm": ServicesSettings.calm, "lively": ServicesSettings.lively}
@@ -16,6 +20,8 @@ PRESETS = {"calm": ServicesSettings.calm, "lively": ServicesSettings.lively}
 
 def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]:
     """Return the settings of the services, as plain data.
+
+    Letters go to a maildir in the data folder, unless the settings say where they go.
 
     Args:
         services: The name of a preset, or the path of a file of settings.
@@ -28,6 +34,7 @@ def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]
     """
     preset = PRESETS.get(services)
     settings = preset() if preset is not None else ServicesSettings.from_file(Path(services))
+    is_delivery_said = settings.notification.model_fields_set & {"maildir", "smtp"}
     if stock is not None:
         settings = _with_stock(settings, stock)
     elif settings.inventory.stock is None and not _has_stock(data):
@@ -36,7 +43,10 @@ def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]
             '`raysaga orders import` wrote, or one such as {"default": 100}',
             "--stock",
         )
-    return settings.model_dump(mode="json")
+    fields = settings.model_dump(mode="json")
+    if not is_delivery_said:
+        fields["notification"]["maildir"] = MAILDIR_USUAL
+    return fields
 
 
 def _with_stock(settings: ServicesSettings, path: Path) -> ServicesSettings:

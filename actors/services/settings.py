@@ -128,6 +128,10 @@ class ShippingSettings(_Settings):
     behaviour: ServiceBehaviour = CALM
 
 
+MAILDIR_USUAL: Final = "mail"
+"""Where letters go when nothing is said about them, in the data folder."""
+
+
 class NotificationSettings(_Settings):
     """How customers are told.
 

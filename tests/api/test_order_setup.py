@@ -1,0 +1,69 @@
+"""Proves where the services' settings come from, and what they are when nothing is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysaga.api.order_setup import services_of
+from raysaga.statemachines.errors import ValidationError
+
+STOCK = {"items": {"milk": 3}, "default": 100}
+
+
+@pytest.fixture
+def stock(tmp_path: Path) -> Path:
+    """A stock file."""
+    path = tmp_path / "stock.json"
+    path.write_text(json.dumps(STOCK))
+    return path
+
+
+def written(folder: Path, document: dict[str, Any]) -> str:
+    path = folder / "services.json"
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+@pytest.mark.parametrize("preset", ["calm", "lively"])
+def test_letters_go_to_a_maildir_in_the_data_folder_if_nothing_is_said(
+    preset: str, stock: Path, tmp_path: Path
+) -> None:
+    services = services_of(preset, stock, tmp_path / "data")
+    assert services["notification"]["maildir"] == "mail"
+    assert services["inventory"]["stock"] == STOCK
+
+
+@pytest.mark.parametrize(
+    ("notification", "maildir"),
+    [({}, "mail"), ({"maildir": "letters"}, "letters"), ({"maildir": None}, None)],
+)
+def test_a_file_says_where_letters_go(
+    notification: dict[str, Any], maildir: str | None, stock: Path, tmp_path: Path
+) -> None:
+    path = written(tmp_path, {"notification": notification})
+    services = services_of(path, stock, tmp_path / "data")
+    assert services["notification"]["maildir"] == maildir
+
+
+def test_letters_for_a_mail_server_go_to_no_maildir(stock: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, {"notification": {"smtp": {"host": "mail.example"}}})
+    services = services_of(path, stock, tmp_path / "data")
+    assert services["notification"]["maildir"] is None
+    assert services["notification"]["smtp"]["host"] == "mail.example"
+
+
+def test_a_stock_changes_nothing_else_that_a_file_says(stock: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, {"seed": 11, "inventory": {"strategy": "escrow"}})
+    services = services_of(path, stock, tmp_path / "data")
+    assert services["seed"] == 11
+    assert services["inventory"]["strategy"] == "escrow"
+    assert services["inventory"]["stock"] == STOCK
+
+
+def test_no_stock_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="no stock yet"):
+        services_of("calm", None, tmp_path / "data")
