@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 
+from raysaga.actors.engine_note import remove_note, served_at, write_note
 from raysaga.actors.errors import EngineUnavailableError
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.shells.plan import EnginePlan
@@ -22,9 +20,6 @@ from raysaga.actors.shells.wires import ActorWire, shard_actor, supervisor_actor
 from raysaga.storage.data_folder import DataFolder
 
 NAMESPACE = "raysaga"
-
-CLUSTER_FILE = "cluster.json"
-"""In the data folder: the address of the local Ray that serves it, and who started it."""
 
 RAY_ENVIRONMENT = {
     # Five to fifteen percent of the throughput on two cores (measured).
@@ -38,9 +33,6 @@ RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Set for a local Ray of our own, unless the caller has set them."""
-
-CONNECT_TIMEOUT_S = 2.0
-"""How long the local Ray of a folder may take to accept a connection."""
 
 OBJECT_STORE_BYTES = 100 << 20
 """Our messages are far below the size from which Ray uses its object store."""
@@ -67,7 +59,7 @@ class Engine:
         """Stop the engine and the Ray that was started for it; leave one that was joined."""
         if self._owns_ray:
             await self.stop()
-            (Path(self.plan.folder) / CLUSTER_FILE).unlink(missing_ok=True)
+            remove_note(Path(self.plan.folder))
             ray.shutdown()
 
     async def stop(self) -> None:
@@ -131,23 +123,28 @@ async def open_engine(
     )
     try:
         await supervisor.ready.remote()
-    except ray.exceptions.RayTaskError as error:
-        raise _cause(error) from error
     except ray.exceptions.RayError as error:
+        ray.kill(supervisor)
+        if owns_ray:
+            ray.shutdown()
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise _cause(error) from error
         raise EngineUnavailableError(type(error).__name__) from error
     return Engine(plan, supervisor, owns_ray=owns_ray)
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> BaseException:
-    cause = error.cause
-    return cause if isinstance(cause, BaseException) else error
+def _cause(error: BaseException) -> BaseException:
+    """Return what was raised in the actor that failed, through however many actors it came."""
+    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        error = error.cause
+    return error
 
 
 def _connect_ray(folder: Path, address: str | None) -> bool:
     """Connect this process to Ray; return whether the Ray was started for it."""
     if ray.is_initialized():
         return False
-    running = address or _local_address(folder)
+    running = address or served_at(folder)
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
@@ -165,36 +162,5 @@ def _connect_ray(folder: Path, address: str | None) -> bool:
         object_store_memory=OBJECT_STORE_BYTES,
         **options,
     )
-    _note_address(folder)
+    write_note(folder, ray.get_runtime_context().gcs_address)
     return True
-
-
-def _note_address(folder: Path) -> None:
-    note = {
-        "address": ray.get_runtime_context().gcs_address,
-        "pid": os.getpid(),
-        "started_at": psutil.Process().create_time(),
-    }
-    temporary = folder / f"{CLUSTER_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(note))
-    temporary.replace(folder / CLUSTER_FILE)
-
-
-def _local_address(folder: Path) -> str | None:
-    """Return the address of the local Ray that serves `folder`, if its driver still lives.
-
-    A driver that was killed may stay as a zombie where nobody reaps it, and Ray waits for
-    minutes for an address at which nobody listens; so both are looked at.
-    """
-    try:
-        note = json.loads((folder / CLUSTER_FILE).read_text())
-        process = psutil.Process(note["pid"])
-        if process.create_time() != note["started_at"]:
-            return None
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        host, _, port = str(note["address"]).rpartition(":")
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
-        return None
-    return str(note["address"])
