@@ -64,7 +64,14 @@ class SupervisorShell:
         self._lock = await self._locked(folder)
         for name in self._names():
             self._actors[name] = self._make(name)
-        await asyncio.gather(*(self._first_ping(name) for name in self._names()))
+        try:
+            await asyncio.gather(*(self._first_ping(name) for name in self._names()))
+        except BaseException:
+            # An engine that does not start as a whole leaves nothing behind.
+            for actor in self._actors.values():
+                ray.kill(actor)
+            self._lock.close()
+            raise
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watch(name)) for name in self._names()]
         self._log.info("engine_ready", pids=dict(self._pids))
