@@ -1,8 +1,8 @@
 """The participants of a saga, reduced to their ledger: one row for each step.
 
-Behaves as the table in the design's section on participants says, no more: it
-is what the random histories are judged by, so it must not share code with what
-it judges. `effect` is the truth about the world, which a row may not know.
+Behaves as the table of what a ledger answers says, no more: it is what the random
+histories are judged by, so it must not share code with what it judges. `effect` is
+the truth about the world, which a row may not know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raysaga.statemachines.definition import SagaDefinition
 
 
 class PromiseBrokenError(AssertionError):
-    """A promise of the design does not hold in this history."""
+    """A promise does not hold in this history."""
 
 
 class Call(NamedTuple):

@@ -251,7 +251,7 @@ def test_every_random_valid_shape_is_accepted_and_ordered() -> None:
 
 
 def test_choices_may_be_written_as_text() -> None:
-    """As the design's own example writes them; they are compared by identity later."""
+    """Data and impatient people write them so; they are compared by identity later."""
     definition = saga_of(
         undoable("a", kind="compensatable"), durability="strict", compensation_policy="continue"
     )

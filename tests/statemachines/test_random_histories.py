@@ -87,7 +87,7 @@ def test_seeded_histories_keep_every_promise_and_meet_every_trouble(way: str) ->
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), way=st.sampled_from(sorted(WAYS)))
 def test_drawn_histories_keep_every_promise(data: st.DataObject, way: str) -> None:
-    run(Drawn(data), way)
+    assert run(Drawn(data), way).saga.is_terminal
 
 
 def test_random_definitions_have_every_shape() -> None:

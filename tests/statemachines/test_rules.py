@@ -1,7 +1,7 @@
-"""The histories that forced the rules of the design's section 6a, each as an example.
+"""The histories that forced the rules of `docs/ARCHITECTURE.md`, each as an example.
 
-Rule 1 is in `test_definition`, rule 11 in `test_restored`, rule 12 in `test_parked`; the
-others concern hosts, ledgers and journals and are proved with those.
+Rule 1 is in `test_definition`, rule 11 in `test_restored`, rule 12 in `test_parked` and
+`test_operators`; the others concern hosts, ledgers and journals, and are proved with those.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ NEEDS_A_STORY = {
     (Phase.PARKED_RUNNING, Phase.PARKED_RUNNING),
     (Phase.PARKED_FORWARD, Phase.PARKED_FORWARD),
     (Phase.PARKED_BACKWARD, Phase.PARKED_BACKWARD),
-    # An operator gives up on what kills its host: `test_parked`.
+    # An operator gives up on what kills its host: `test_operators`.
     (StepStatus.CALLING, StepStatus.SKIPPED),
     (StepStatus.WAITING, StepStatus.SKIPPED),
     (StepStatus.UNDOING, StepStatus.UNDO_SKIPPED),
