@@ -11,7 +11,6 @@ and only the shards that are asked about are opened.
 from __future__ import annotations
 
 import heapq
-import json
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -19,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from raysaga.actors.engine_note import read_note
 from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
 from raysaga.actors.log_lines import lines_about, merged_story
-from raysaga.actors.outcome import status_of
+from raysaga.actors.outcome import bare_outcome, head_row, status_of
 from raysaga.actors.placement import shard_of
 from raysaga.actors.recovery import Definitions, read_events
 from raysaga.actors.story import history_rows
@@ -203,7 +203,7 @@ class Archive:
         )
         pages = [self._heads(shard, wanted, limit) for shard in self._shards()]
         merged = heapq.merge(*pages, key=lambda head: -head.accepted_at_ms)
-        return (_row(head) for head in islice(merged, limit))
+        return (head_row(head) for head in islice(merged, limit))
 
     def counts(self) -> dict[str, int]:
         """Return the number of sagas in each phase, pruned ones not included."""
@@ -331,18 +331,12 @@ class Archive:
         shards = range(self.folder.shard_count)
         owners = {shard: previous_owner(self.folder.journal_path(shard)) for shard in shards}
         housed = {shard: pid for shard, pid in owners.items() if pid is not None}
-        note: Mapping[str, Any] = {}
-        if housed:
-            try:
-                note = json.loads((self.folder.path / "cluster.json").read_bytes())
-            except (OSError, ValueError):
-                # On a cluster that somebody else runs there is none.
-                note = {}
+        note = read_note(self.folder.path) if housed else None
         return {
             "running": bool(housed),
             "shards": housed,
-            "address": note.get("address"),
-            "driver_pid": note.get("pid"),
+            "address": None if note is None else note.address,
+            "driver_pid": None if note is None else note.pid,
         }
 
     # -- opening and loading -------------------------------------------------
@@ -432,13 +426,8 @@ def _read(journal: Journal, head: Head, definition: SagaDefinition | None) -> _L
 def _status(loaded: _Loaded) -> dict[str, Any]:
     head = loaded.head
     told: dict[str, Any] = {
-        "saga_id": head.saga_id,
-        "phase": head.phase.value,
-        "code": head.reason,
+        **bare_outcome(head),
         "message": loaded.flaw,
-        "step": head.step,
-        "results": {},
-        "remaining": [],
         "definition": head.definition_name,
         "definition_hash": head.definition_hash,
         "accepted_at_ms": head.accepted_at_ms,
@@ -467,16 +456,3 @@ def _ways_on(saga: Saga | None) -> list[str]:
         for name, order in orders.items()
         if decide(saga, order, now_ms).answer is Answer.ACCEPTED
     ]
-
-
-def _row(head: Head) -> dict[str, Any]:
-    return {
-        "saga_id": head.saga_id,
-        "phase": head.phase.value,
-        "reason": head.reason,
-        "step": head.step,
-        "accepted_at_ms": head.accepted_at_ms,
-        "changed_at_ms": head.changed_at_ms,
-        "due_at_ms": head.due_at_ms,
-        "definition": head.definition_name,
-    }
