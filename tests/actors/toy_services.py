@@ -185,6 +185,7 @@ class Station:
     def _deliver(self, landing: Landing, sender: str, call: StepCall, fate: Fate) -> None:
         def answered(reply: StepReply) -> None:
             self._services.said.append(Said(self.name, call, reply))
+            reply = self._services.twist(reply)
             self._services.moment("said", call)
             if fate is Fate.HELD_BACK:
                 push = partial(landing.push, sender, reply)
@@ -204,6 +205,7 @@ class Services:
         calls: Every call that has arrived, with the participant's name.
         said: Every reply, in the order in which they were given; only what is durable is said.
         held: Calls and replies that wait for `let_go`.
+        twist: Changes replies on their way, as a participant of another make might.
         moment: Told of each reply, once what it says is durable.
     """
 
@@ -213,6 +215,7 @@ class Services:
         self.calls: list[tuple[str, StepCall]] = []
         self.said: list[Said] = []
         self.held: list[tuple[StepCall, Callable[[], None]]] = []
+        self.twist: Callable[[StepReply], StepReply] = lambda reply: reply
         self.moment: Callable[[str, StepCall], None] = lambda _what, _call: None
         self.stations: dict[str, Station] = {}
         self._folder = folder
