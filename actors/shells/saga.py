@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Mapping
 from typing import Any
 
-from raysaga.actors.clock import SystemClock
 from raysaga.actors.desk import ORDERS
 from raysaga.actors.errors import SagaNotFoundError
-from raysaga.actors.host import SagaHost
-from raysaga.actors.log import configure_log
 from raysaga.actors.placement import saga_scope, shard_of
 from raysaga.actors.running import Running
+from raysaga.actors.shells.housing import begin_process, host_on, open_shard_journal
 from raysaga.actors.shells.plan import EnginePlan
-from raysaga.actors.shells.process import (
-    CommitThread,
-    exit_fatally,
-    owner_name,
-    prepare_process,
-)
-from raysaga.actors.shells.wires import ActorWire, participant_actor
+from raysaga.actors.shells.process import CommitThread
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED
-from raysaga.storage.data_folder import DataFolder
 
 
 class SagaShell:
@@ -45,32 +35,11 @@ class SagaShell:
 
     async def _start(self) -> Running | None:
         plan = self._plan
-        prepare_process()
-        folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
         shard = shard_of(self._saga_id, plan.shard_count)
-        configure_log(
-            folder.log_path / f"dedicated-{shard}.jsonl",
-            plan.settings.log_level,
-            shard=shard,
-            pid=os.getpid(),
-        )
-        journal = folder.open_journal(
-            shard,
-            map_bytes_first=plan.settings.map_bytes_first,
-            map_bytes_max=plan.settings.map_bytes_max,
-            reserve_ratio=plan.settings.reserve_ratio,
-        )
-        self._host = host = SagaHost(
-            journal=journal,
-            scope=saga_scope(journal.identity.uuid, self._saga_id),
-            owner=owner_name(),
-            connect=lambda name: ActorWire(participant_actor(plan.engine, name), plan.namespace),
-            clock=SystemClock(),
-            settings=plan.settings,
-            chance=random.Random(),
-            run_blocking=CommitThread("commit"),
-            fatal=exit_fatally,
-        )
+        folder = begin_process(plan, f"dedicated-{shard}", shard=shard)
+        journal = open_shard_journal(plan, folder, shard)
+        scope = saga_scope(journal.identity.uuid, self._saga_id)
+        self._host = host = host_on(plan, journal, scope, CommitThread("commit"))
         head = journal.head(self._saga_id)
         if head is None:
             raise SagaNotFoundError(self._saga_id)

@@ -12,18 +12,17 @@ import structlog
 
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
-from raysaga.actors.log import configure_log
 from raysaga.actors.participant import Participant
 from raysaga.actors.participant_server import (
     ParticipantLimits,
     ParticipantServer,
     open_ledger,
 )
+from raysaga.actors.shells.housing import begin_process
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
-from raysaga.actors.shells.process import exit_fatally, prepare_process
+from raysaga.actors.shells.process import exit_fatally
 from raysaga.statemachines.calls import StepCall
-from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.errors import StorageFullError
 
 PRUNE_EVERY_S = 60.0
@@ -43,14 +42,7 @@ class ServiceShell:
 
     async def _start(self) -> None:
         plan = self._plan
-        prepare_process()
-        folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
-        configure_log(
-            folder.log_path / f"{self._name}.jsonl",
-            plan.settings.log_level,
-            participant=self._name,
-            pid=os.getpid(),
-        )
+        folder = begin_process(plan, self._name, participant=self._name)
         path = folder.service_path(self._name)
         await take_ownership(path)
         module, _, function = plan.participants[self._name].partition(":")

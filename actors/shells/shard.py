@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Mapping
 from typing import Any
 
-from raysaga.actors.clock import SystemClock
 from raysaga.actors.desk import Desk
-from raysaga.actors.host import SagaHost
-from raysaga.actors.log import configure_log
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler
+from raysaga.actors.shells.housing import begin_process, host_on, open_shard_journal
 from raysaga.actors.shells.launcher import RayLauncher
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
-from raysaga.actors.shells.process import (
-    CommitThread,
-    exit_fatally,
-    owner_name,
-    prepare_process,
-)
-from raysaga.actors.shells.wires import ActorWire, participant_actor
-from raysaga.storage.data_folder import DataFolder
+from raysaga.actors.shells.process import CommitThread
 
 
 class ShardShell:
@@ -41,39 +31,17 @@ class ShardShell:
 
     async def _start(self) -> None:
         plan = self._plan
-        prepare_process()
-        folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
-        configure_log(
-            folder.log_path / f"shard-{self._shard}.jsonl",
-            plan.settings.log_level,
-            shard=self._shard,
-            pid=os.getpid(),
-        )
+        folder = begin_process(plan, f"shard-{self._shard}", shard=self._shard)
         await take_ownership(folder.journal_path(self._shard))
-        journal = folder.open_journal(
-            self._shard,
-            map_bytes_first=plan.settings.map_bytes_first,
-            map_bytes_max=plan.settings.map_bytes_max,
-            reserve_ratio=plan.settings.reserve_ratio,
-        )
+        journal = open_shard_journal(plan, folder, self._shard)
         self._run_blocking = CommitThread("commit")
-        clock = SystemClock()
-        self._host = SagaHost(
-            journal=journal,
-            scope=shard_scope(journal.identity.uuid, self._shard),
-            owner=owner_name(),
-            connect=lambda name: ActorWire(participant_actor(plan.engine, name), plan.namespace),
-            clock=clock,
-            settings=plan.settings,
-            chance=random.Random(),
-            run_blocking=self._run_blocking,
-            fatal=exit_fatally,
-        )
+        scope = shard_scope(journal.identity.uuid, self._shard)
+        self._host = host_on(plan, journal, scope, self._run_blocking)
         launcher = RayLauncher(plan, self._shard)
         desk = Desk(self._host, launcher=launcher, stats=self.stats)
         self._reconciler = Reconciler(
             self._host,
-            clock=clock,
+            clock=self._host.clock,
             run_blocking=self._run_blocking,
             launcher=launcher,
             watch=desk.adopted,

@@ -1,0 +1,64 @@
+"""Begins an actor's process, and opens what a host under Ray needs."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+from raysaga.actors.clock import SystemClock
+from raysaga.actors.host import SagaHost
+from raysaga.actors.log import configure_log
+from raysaga.actors.shells.plan import EnginePlan
+from raysaga.actors.shells.process import (
+    CommitThread,
+    exit_fatally,
+    owner_name,
+    prepare_process,
+)
+from raysaga.actors.shells.wires import ActorWire, participant_actor
+from raysaga.statemachines.ids import Scope
+from raysaga.storage.data_folder import DataFolder
+from raysaga.storage.journal import Journal
+
+
+def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
+    """Tune this process, send its log to the file `log_name`, and return the data folder.
+
+    Args:
+        plan: The engine's.
+        log_name: Of the file in the folder's log, without an ending.
+        facts: Told in each line, beside the process id.
+    """
+    prepare_process()
+    folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
+    path = folder.log_path / f"{log_name}.jsonl"
+    configure_log(path, plan.settings.log_level, **facts, pid=os.getpid())
+    return folder
+
+
+def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Journal:
+    """Return the journal of `shard`, open for writing within the bounds of the plan."""
+    return folder.open_journal(
+        shard,
+        map_bytes_first=plan.settings.map_bytes_first,
+        map_bytes_max=plan.settings.map_bytes_max,
+        reserve_ratio=plan.settings.reserve_ratio,
+    )
+
+
+def host_on(
+    plan: EnginePlan, journal: Journal, scope: Scope, run_blocking: CommitThread
+) -> SagaHost:
+    """Return a host of the sagas of `scope`, not started yet."""
+    return SagaHost(
+        journal=journal,
+        scope=scope,
+        owner=owner_name(),
+        connect=lambda name: ActorWire(participant_actor(plan.engine, name), plan.namespace),
+        clock=SystemClock(),
+        settings=plan.settings,
+        chance=random.Random(),
+        run_blocking=run_blocking,
+        fatal=exit_fatally,
+    )
