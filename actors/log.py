@@ -68,8 +68,12 @@ def redact(_logger: Any, _method: str, facts: MutableMapping[str, Any]) -> Mutab
     for name, value in facts.items():
         if isinstance(value, str):
             facts[name] = _safe(value)
-        elif isinstance(value, list | tuple | dict) and contains_card_number(value):
-            facts[name] = "[redacted]"
+        elif isinstance(value, list | tuple | dict):
+            if contains_card_number(value):
+                facts[name] = "[redacted]"
+        elif value is not None and not isinstance(value, bool | int | float):
+            # As the renderer would, for errors, sets and whatever else gets here.
+            facts[name] = _safe(repr(value))
     return facts
 
 
