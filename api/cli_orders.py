@@ -1,28 +1,25 @@
 """The command `raysaga orders`: makes orders of other people's files.
 
 Guarantees: results, as a table or with `--json` as one object, go to standard output;
-progress and errors go to standard error, progress only where a person watches. The exit
-code is 0 if orders were written, 2 if the input cannot be used or holds no valid order,
-and 1 if the disk fails.
+progress and errors go to standard error, progress only where a person watches. It fails and
+ends as every command does (`cli_terminal`); a file without one valid order is invalid input.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from raysaga.api.cli_progress import parts_shown
+from raysaga.api.cli_terminal import DATA_FOLDER, DataOption, JsonOption, Terminal
 from raysaga.api.order_schema import CURRENCY_PATTERN
 from raysaga.api.orders_import import (
     SHORTAGE_USUAL,
@@ -33,7 +30,6 @@ from raysaga.api.orders_import import (
     PriceUnit,
     import_orders,
 )
-from raysaga.api.orders_import import Progress as ReportProgress
 from raysaga.api.orders_sources import (
     COMPLETEJOURNEY_COLUMNS,
     OrderColumns,
@@ -44,9 +40,6 @@ from raysaga.api.orders_sources import (
 )
 
 COMPLETEJOURNEY: Final = "completejourney"
-
-_EXIT_FAILED: Final = 1
-_EXIT_INVALID: Final = 2
 
 orders_app = typer.Typer(name="orders", help="Make orders from files.", no_args_is_help=True)
 
@@ -92,29 +85,30 @@ def import_command(
     shortage: Annotated[
         str, typer.Option(help="Share of the items, the most wanted first, with 80 % in stock.")
     ] = str(SHORTAGE_USUAL),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no table.")] = False,
+    data: DataOption = DATA_FOLDER,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,
 ) -> None:
     """Turn rows of order lines into orders, and write the stock that they need.
 
     Rows with the same order id are one order, wherever they stand.
     Rows that make no valid order go to the rejects, with line and reason.
+
+    Example:  raysaga orders import sales.csv --order-id basket --customer card --item sku
+    --quantity n --price paid --out orders.jsonl --rejects rejects.jsonl --stock stock.json
     """
+    terminal = Terminal(as_json=as_json)
     chosen = [order_id, customer, item, quantity, price]
     settings = _settings(currency, price_unit, price_is, limit_orders, shortage)
     places = ImportPlaces(orders=out, rejects=rejects, stock=stock)
     began_s = time.monotonic()
-    try:
-        source = _source(file, chosen, settings, _delimiter(delimiter))
-        with _progress() as report:
-            summary = import_orders(source, places, settings, report)
-    except OrdersFileError as error:
-        raise _ended(str(error), _EXIT_INVALID) from error
-    except OSError as error:
-        where = error.filename or "the disk"
-        raise _ended(f"{where}: {error.strerror or error}", _EXIT_FAILED) from error
-    _show(summary, places, int((time.monotonic() - began_s) * 1000), as_json=as_json)
+    source = _source(file, chosen, settings, _delimiter(delimiter))
+    with parts_shown(terminal) as tell:
+        summary = import_orders(
+            source, places, settings, lambda stage, share: tell(stage, int(share * 100), 100)
+        )
+    _show(terminal, summary, places, int((time.monotonic() - began_s) * 1000))
     if summary.orders_written == 0:
-        raise _ended(f"{file}: holds no valid order; {rejects} says why", _EXIT_INVALID)
+        raise OrdersFileError(f"holds no valid order; {rejects} says why", file)
 
 
 def _settings(
@@ -175,31 +169,12 @@ def _source(
     return open_source(Path(file), columns, delimiter)
 
 
-@contextmanager
-def _progress() -> Iterator[ReportProgress | None]:
-    """Show a bar for each stage on standard error, if a person is there to see it."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, share: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=1.0)
-            progress.update(tasks[stage], completed=share)
-
-        yield report
-
-
-def _show(summary: ImportSummary, places: ImportPlaces, duration_ms: int, *, as_json: bool) -> None:
+def _show(
+    terminal: Terminal, summary: ImportSummary, places: ImportPlaces, duration_ms: int
+) -> None:
     files = {"out": places.orders, "rejects_file": places.rejects, "stock_file": places.stock}
-    if as_json:
-        facts = dataclasses.asdict(summary) | {name: str(path) for name, path in files.items()}
-        typer.echo(json.dumps(facts | {"duration_ms": duration_ms}))
-        return
+    facts = dataclasses.asdict(summary) | {name: str(path) for name, path in files.items()}
+    terminal.emit(facts | {"duration_ms": duration_ms})
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(justify="right", overflow="fold")
@@ -214,10 +189,5 @@ def _show(summary: ImportSummary, places: ImportPlaces, duration_ms: int, *, as_
     table.add_row("units", f"{summary.units:,}")
     table.add_row(f"amount, minor units of {summary.currency}", f"{summary.amount_minor:,}")
     for name, path in zip(("orders", "rejects", "stock"), files.values(), strict=True):
-        table.add_row(f"{name} file", str(path))
-    Console().print(table, markup=False)
-
-
-def _ended(sentence: str, code: int) -> typer.Exit:
-    typer.echo(f"error: {sentence}", err=True)
-    return typer.Exit(code)
+        table.add_row(f"{name} file", Text(str(path)))
+    terminal.show(table)

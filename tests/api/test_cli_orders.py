@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from raysaga.api.cli_orders import orders_app
+from raysaga.api.cli import app
 from raysaga.api.order_schema import parse_order_line
 from raysaga.api.sample_orders import sample_paths
 
@@ -19,7 +19,7 @@ NAMES = ["--order-id=order", "--customer=who", "--item=sku", "--quantity=n", "--
 
 def command(folder: Path, *arguments: str) -> list[str]:
     return [
-        "import",
+        *("orders", "import"),
         *arguments,
         *("--out", str(folder / "orders.jsonl")),
         *("--rejects", str(folder / "rejects.jsonl")),
@@ -30,7 +30,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 def test_the_sample_is_valid_and_its_command_gives_it_again(tmp_path: Path) -> None:
     orders_path, stock_path = sample_paths()
     asked = command(tmp_path, "completejourney", "--limit-orders", "1000", "--json")
-    result = CliRunner().invoke(orders_app, asked)
+    result = CliRunner().invoke(app, asked)
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout)["orders_written"] == 1000
     assert (tmp_path / "orders.jsonl").read_bytes() == orders_path.read_bytes()
@@ -57,7 +57,7 @@ def test_between_five_and_ten_percent_of_the_sample_find_too_little_stock() -> N
 def test_the_command_prints_a_table_for_people(tmp_path: Path) -> None:
     path = tmp_path / "[bold]lines.csv"
     path.write_text(f"{HEADER}\na,c,milk,2,1.25\nb,c,milk,0,1\n")
-    result = CliRunner().invoke(orders_app, command(tmp_path, str(path), *NAMES))
+    result = CliRunner().invoke(app, command(tmp_path, str(path), *NAMES))
     assert (result.exit_code, result.stderr) == (0, "")
     words = [line.split() for line in result.stdout.splitlines()]
     assert ["orders", "written", "1"] in words
@@ -68,32 +68,38 @@ def test_the_command_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     path.write_text("a,b\n1,2\n")
     for file, sentence in [
-        (path, f"error: {path}: has no column 'order'; it has: a, b\n"),
-        (tmp_path / "no.csv", f"error: {tmp_path / 'no.csv'}: does not exist\n"),
+        (path, f"{path}: has no column 'order'; it has: a, b"),
+        (tmp_path / "no.csv", f"{tmp_path / 'no.csv'}: does not exist"),
     ]:
-        result = CliRunner().invoke(orders_app, command(tmp_path, str(file), *NAMES, "--json"))
-        assert (result.exit_code, result.stdout, result.stderr) == (2, "", sentence)
+        result = CliRunner().invoke(app, command(tmp_path, str(file), *NAMES))
+        told = f"error: {sentence} (VALIDATION)\n"
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", told)
+        result = CliRunner().invoke(app, command(tmp_path, str(file), *NAMES, "--json"))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert json.loads(result.stderr)["error"]["message"] == sentence
 
 
 def test_a_file_without_a_valid_order_ends_with_2_and_says_where_to_look(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     path.write_text(f"{HEADER}\na,c,milk,0,1\n")
-    result = CliRunner().invoke(orders_app, command(tmp_path, str(path), *NAMES))
+    result = CliRunner().invoke(app, command(tmp_path, str(path), *NAMES))
     assert result.exit_code == 2
-    assert (
-        result.stderr == f"error: {path}: holds no valid order; {tmp_path}/rejects.jsonl says why\n"
-    )
+    sentence = f"{path}: holds no valid order; {tmp_path}/rejects.jsonl says why"
+    assert result.stderr == f"error: {sentence} (VALIDATION)\n"
 
 
-def test_a_failing_disk_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_with_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "lines.csv"
     path.write_text(f"{HEADER}\na,c,milk,1,1\n")
     monkeypatch.setattr(os, "fsync", fail)
-    result = CliRunner().invoke(orders_app, command(tmp_path, str(path), *NAMES))
-    assert (result.exit_code, result.stderr) == (1, "error: the disk: No space left on device\n")
+    result = CliRunner().invoke(app, command(tmp_path, str(path), *NAMES))
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "error: No space left on device; free space, then try again (STORAGE_FULL)\n"
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == ["lines.csv"]
 
 
@@ -118,7 +124,7 @@ def test_a_wrong_option_ends_with_2_and_names_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     Path("lines.csv").write_text(f"{HEADER}\na,c,milk,1,1\n")
-    result = CliRunner().invoke(orders_app, command(tmp_path, *arguments))
+    result = CliRunner().invoke(app, command(tmp_path, *arguments))
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["lines.csv"]
@@ -128,4 +134,4 @@ def test_a_delimiter_that_is_named_is_used(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     path.write_text("order\twho\tsku\tn\tprice\na\tc\tmilk\t1\t1\n")
     asked = command(tmp_path, str(path), *NAMES, "--delimiter", "tab")
-    assert CliRunner().invoke(orders_app, asked).exit_code == 0
+    assert CliRunner().invoke(app, asked).exit_code == 0
