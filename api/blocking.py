@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from raysaga.api.client import DATA_FOLDER, Request, SagaHandle, Sagas, connect
+from raysaga.api.client import Request, SagaHandle, Sagas, connect
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.outcome import Outcome
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from raysaga.api.cli_terminal import DATA_FOLDER, DataOption, JsonOption, Terminal
+from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.diagrams import DiagramName, graph_of, mermaid, write_diagram
 from raysaga.statemachines.errors import ValidationError
 

@@ -8,13 +8,13 @@ from rich.text import Text
 
 from raysaga.actors.doctor import Verdict, examine
 from raysaga.api.cli_terminal import (
-    DATA_FOLDER,
     DataOption,
     JsonOption,
     ProblemFoundError,
     Terminal,
     printable,
 )
+from raysaga.api.defaults import DATA_FOLDER
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 

@@ -22,7 +22,6 @@ from raysaga.actors.archive_checks import (
 )
 from raysaga.api.cli_progress import parts_shown
 from raysaga.api.cli_terminal import (
-    DATA_FOLDER,
     DataOption,
     JsonOption,
     ProblemFoundError,
@@ -32,6 +31,7 @@ from raysaga.api.cli_terminal import (
     printable_lines,
 )
 from raysaga.api.cli_values import told_instant
+from raysaga.api.defaults import DATA_FOLDER
 
 PROBLEMS_SHOWN = 10
 """Problems of each part that a table shows; `--json` has more."""

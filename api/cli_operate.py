@@ -14,14 +14,16 @@ from raysaga.actors.errors import ResultTimeoutError
 from raysaga.api.cli_engine import open_sagas, run_async
 from raysaga.api.cli_read import saga_panel
 from raysaga.api.cli_terminal import (
-    DATA_FOLDER,
     DataOption,
     IdArgument,
     JsonOption,
+    ServicesOption,
+    StockOption,
     Terminal,
     YesOption,
     user_name,
 )
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.order_schema import ORDER_BYTES_MAX, Order, OrderInvalid, parse_order_line
 from raysaga.api.order_setup import services_of
 from raysaga.statemachines.errors import SagaError, ValidationError
@@ -47,12 +49,8 @@ def submit(
     ],
     data: DataOption = DATA_FOLDER,
     wait: Annotated[bool, typer.Option("--wait", help="Until the order has ended.")] = False,
-    stock: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What is in stock at first, as JSON.")
-    ] = None,
-    services: Annotated[
-        str, typer.Option(metavar="FILE|calm|lively", help="How the four services behave.")
-    ] = "calm",
+    stock: StockOption = None,
+    services: ServicesOption = "calm",
     as_json: JsonOption = False,
 ) -> None:
     """Submit one order; it is on disk when this returns.

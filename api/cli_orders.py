@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from raysaga.api.cli_progress import parts_shown
-from raysaga.api.cli_terminal import DATA_FOLDER, DataOption, JsonOption, Terminal
+from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.order_schema import CURRENCY_PATTERN
 from raysaga.api.orders_import import (
     SHORTAGE_USUAL,

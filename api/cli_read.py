@@ -14,7 +14,6 @@ from rich.text import Text
 
 from raysaga.actors.archive import Archive
 from raysaga.api.cli_terminal import (
-    DATA_FOLDER,
     DataOption,
     IdArgument,
     JsonOption,
@@ -33,6 +32,7 @@ from raysaga.api.cli_values import (
     told_instant,
     told_ms,
 )
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.tables import TERMINAL
 
 LIMIT_USUAL = 50

@@ -24,15 +24,17 @@ from raysaga.api.cli_engine import open_sagas, run_async
 from raysaga.api.cli_keep import audit_tables
 from raysaga.api.cli_progress import count_shown
 from raysaga.api.cli_terminal import (
-    DATA_FOLDER,
     DataOption,
     InterruptedRunError,
     JsonOption,
     ProblemFoundError,
+    ServicesOption,
+    StockOption,
     Terminal,
     printable,
 )
 from raysaga.api.cli_values import phase_text, reason_text, told_ms
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.order_setup import services_of
 from raysaga.api.orders_output import StagedFiles
 from raysaga.api.sample_orders import sample_paths
@@ -91,12 +93,8 @@ def run(
         ),
     ] = None,
     data: DataOption = DATA_FOLDER,
-    stock: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What is in stock at first, as JSON.")
-    ] = None,
-    services: Annotated[
-        str, typer.Option(metavar="FILE|calm|lively", help="How the four services behave.")
-    ] = "calm",
+    stock: StockOption = None,
+    services: ServicesOption = "calm",
     in_flight: Annotated[
         int, typer.Option(min=1, max=100_000, help="Orders under way at one time.")
     ] = IN_FLIGHT_USUAL,

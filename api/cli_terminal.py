@@ -25,9 +25,6 @@ from rich.text import Text
 
 from raysaga.statemachines.errors import SagaError
 
-DATA_FOLDER = Path("raysaga-data")
-"""Where state is kept when nothing else is said; the client's default as well."""
-
 COLUMNS_UNWATCHED = 100
 """Width of tables that go to a file or a pipe, unless COLUMNS says otherwise."""
 
@@ -133,6 +130,14 @@ JsonOption = Annotated[
 ]
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="A saga, as DEFINITION:KEY, or its key alone.")
+]
+StockOption = Annotated[
+    Path | None,
+    typer.Option("--stock", metavar="FILE", help="What is in stock at first, as JSON."),
+]
+ServicesOption = Annotated[
+    str,
+    typer.Option("--services", metavar="FILE|calm|lively", help="How the four services behave."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from raysaga.actors.archive import Archive
-from raysaga.api.cli_terminal import DATA_FOLDER, DataOption, JsonOption, Terminal
+from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
 from raysaga.api.cli_values import STATES, phase_text, told_instant
+from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.tables import TERMINAL
 
 

@@ -20,29 +20,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from raysaga.actors.errors import OverloadedError, ResultTimeoutError
 from raysaga.actors.gateway import Engine, EnginePlan, EngineSettings, Gateway, Submission
-from raysaga.actors.services.settings import MAILDIR_USUAL
+from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS, ORDER_SERVICES
 from raysaga.api.outcome import Outcome
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.ids import SagaId
-
-DATA_FOLDER = Path("raysaga-data")
-"""Where state is kept when nothing else is said."""
-
-ORDER_PARTICIPANTS: Mapping[str, str] = {
-    "inventory": "raysaga.actors.services.serve:serve",
-    "payment": "raysaga.actors.services.serve:serve",
-    "shipping": "raysaga.actors.services.serve:serve",
-    "notification": "raysaga.actors.services.serve:serve",
-}
-"""The participants of the order saga, which every engine has unless told otherwise."""
-
-
-ORDER_SERVICES: Mapping[str, Any] = {
-    "inventory": {"stock": {"items": {}, "default": 1_000_000}},
-    "notification": {"maildir": MAILDIR_USUAL},
-}
-"""How those are set unless told otherwise: stock for all, and letters in the data folder."""
 
 
 @runtime_checkable
