@@ -27,6 +27,7 @@ from raysaga.statemachines.events import (
     StepSucceeded,
     StepUndone,
 )
+from raysaga.statemachines.ids import Direction
 from raysaga.statemachines.saga import Saga
 
 _LEVELS: dict[type[Any], str] = {
@@ -69,7 +70,7 @@ def event_facts(definition: SagaDefinition, event: Event, *, with_payloads: bool
             value = [definition.steps[i].name for i in value]
         facts[name] = value
     if isinstance(event, StepCalled | AttemptFailed | StepSkipped):
-        facts["direction"] = "compensation" if facts.pop("undo") else "action"
+        facts["direction"] = Direction.COMPENSATION if facts.pop("undo") else Direction.ACTION
     return facts
 
 

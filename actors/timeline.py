@@ -21,6 +21,7 @@ from raysaga.statemachines.events import (
     StepSucceeded,
     StepUndone,
 )
+from raysaga.statemachines.ids import Direction
 
 Answered = StepSucceeded | StepRefused | AttemptFailed | StepUndone
 
@@ -66,7 +67,7 @@ def _attempt(
         "kind": "attempt",
         "at_ms": at_ms,
         "step": step.name,
-        "direction": "compensation" if undo else "action",
+        "direction": Direction.COMPENSATION if undo else Direction.ACTION,
         "participant": step.participant,
         "operation": (step.compensation or "") if undo else step.action,
         "attempt": attempt,

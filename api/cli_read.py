@@ -33,6 +33,7 @@ from raysaga.api.cli_values import (
     told_ms,
 )
 from raysaga.api.defaults import DATA_FOLDER
+from raysaga.statemachines.ids import Direction
 from raysaga.statemachines.tables import TERMINAL
 
 LIMIT_USUAL = 50
@@ -119,7 +120,7 @@ def _timeline(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> T
     for row in rows:
         after = Text(f"+{told_ms(row['at_ms'] - began_at_ms)}", style="dim")
         if row["kind"] == "attempt":
-            cell, back = _attempt(row), row["direction"] == "compensation"
+            cell, back = _attempt(row), row["direction"] == Direction.COMPENSATION
             table.add_row(after, row["step"], "" if back else cell, cell if back else "")
         else:
             facts = {k: v for k, v in row.items() if k not in _UNTOLD}

@@ -16,7 +16,13 @@ from raysaga.actors.errors import EngineUnavailableError
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.supervisor import SupervisorShell
-from raysaga.actors.shells.wires import ActorWire, shard_actor, supervisor_actor
+from raysaga.actors.shells.wires import (
+    FOR_EVER,
+    ActorWire,
+    named_actor,
+    shard_actor,
+    supervisor_actor,
+)
 from raysaga.storage.data_folder import DataFolder
 
 NAMESPACE = "raysaga"
@@ -108,18 +114,12 @@ async def open_engine(
         participants=dict(participants),
         services=dict(services),
     )
-    supervisor = (
-        ray.remote(SupervisorShell)
-        .options(
-            name=supervisor_actor(plan.engine),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=0,
-        )
-        .remote(plan.model_dump(mode="json"))
+    supervisor = named_actor(
+        SupervisorShell,
+        supervisor_actor(plan.engine),
+        plan.namespace,
+        restarts=FOR_EVER,
+        arguments=(plan.model_dump(mode="json"),),
     )
     try:
         await supervisor.ready.remote()

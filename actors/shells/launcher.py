@@ -17,7 +17,7 @@ from raysaga.actors.errors import (
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.saga import SagaShell
-from raysaga.actors.shells.wires import saga_actor
+from raysaga.actors.shells.wires import named_actor, saga_actor
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.ids import SagaId
 
@@ -70,18 +70,12 @@ class RayLauncher:
         raise OperatorRefusedError(saga_id, str(answer))
 
     def _actor(self, saga_id: SagaId) -> Any:
-        return (
-            ray.remote(SagaShell)
-            .options(
-                name=saga_actor(self._plan.engine, saga_id),
-                namespace=self._plan.namespace,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=0,
-                max_task_retries=0,
-            )
-            .remote(self._plan.model_dump(mode="json"), saga_id)
+        return named_actor(
+            SagaShell,
+            saga_actor(self._plan.engine, saga_id),
+            self._plan.namespace,
+            restarts=0,
+            arguments=(self._plan.model_dump(mode="json"), saga_id),
         )
 
     async def _drive(self, saga_id: SagaId) -> None:

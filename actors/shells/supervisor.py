@@ -21,7 +21,7 @@ from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.service import ServiceShell
 from raysaga.actors.shells.shard import ShardShell
-from raysaga.actors.shells.wires import participant_actor, shard_actor
+from raysaga.actors.shells.wires import FOR_EVER, named_actor, participant_actor, shard_actor
 from raysaga.statemachines.errors import SagaError
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.errors import DataFolderError
@@ -94,21 +94,14 @@ class SupervisorShell:
 
     def _make(self, name: str) -> Any:
         plan = self._plan
-        data = plan.model_dump(mode="json")
         kind, _, which = name.removeprefix(f"{plan.engine}/").partition("/")
         shell: Any = ShardShell if kind == "shard" else ServiceShell
-        return (
-            ray.remote(shell)
-            .options(
-                name=name,
-                namespace=plan.namespace,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=-1,
-                max_task_retries=0,
-            )
-            .remote(data, int(which) if kind == "shard" else which)
+        return named_actor(
+            shell,
+            name,
+            plan.namespace,
+            restarts=FOR_EVER,
+            arguments=(plan.model_dump(mode="json"), int(which) if kind == "shard" else which),
         )
 
     async def _first_ping(self, name: str) -> None:

@@ -7,8 +7,32 @@ from typing import Any
 
 import ray
 
-NO_RETRIES = {"max_task_retries": 0}
-"""Ray must never repeat a call by itself: repeats are ours, with keys."""
+FOR_EVER = -1
+"""Restarts of an actor that Ray brings back however often it dies."""
+
+
+def named_actor(shell: Any, name: str, namespace: str, *, restarts: int, arguments: Any) -> Any:
+    """Return the actor `name`, made of `shell` with `arguments` if there is none yet.
+
+    It outlives its maker. Ray never repeats a call to it by itself: repeats are ours, with keys.
+
+    Args:
+        shell: Its class.
+        name: What all processes on the cluster find it by.
+        namespace: Where the name is looked up.
+        restarts: How often Ray restarts it when it dies; `FOR_EVER` or 0.
+        arguments: Of the constructor.
+    """
+    options = {
+        "name": name,
+        "namespace": namespace,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_restarts": restarts,
+        "max_task_retries": 0,
+    }
+    return ray.remote(shell).options(**options).remote(*arguments)
 
 
 class ActorWire:
