@@ -8,12 +8,15 @@ delays nobody, and most of the time one Ray call carries many messages each way.
 A newer exchange of the same sender releases the older one.
 
 Guarantees nothing about delivery: a lost exchange loses the replies in it.
-Whoever asks must ask again, with the same key.
+Whoever asks must ask again, with the same key. But a loss is told: each answer
+names the outbox that it comes from, so that a responder which has restarted
+between two exchanges, or has thrown replies away, is noticed by the next answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -36,7 +39,7 @@ class Landing:
     ) -> None:
         self._receive = receive
         self._settings = settings
-        self._outboxes: dict[str, deque[bytes]] = {}
+        self._outboxes: dict[str, _Outbox] = {}
         self._open: dict[str, asyncio.Future[None]] = {}
         self._last_seen_at: dict[str, float] = {}
 
@@ -51,13 +54,15 @@ class Landing:
         loop = asyncio.get_running_loop()
         self._forget_the_silent(loop.time())
         self._last_seen_at[sender] = loop.time()
-        outbox = self._outboxes.setdefault(sender, deque())
+        outbox = self._outboxes.get(sender)
+        if outbox is None:
+            outbox = self._outboxes[sender] = _Outbox()
         older = self._open.pop(sender, None)
         if older is not None and not older.done():
             older.set_result(None)
         if messages:
             self._receive(sender, messages)
-        if not outbox:
+        if not outbox.messages:
             waiter: asyncio.Future[None] = loop.create_future()
             self._open[sender] = waiter
             timer = loop.call_later(self._settings.exchange_hold_ms / 1_000, _release, waiter)
@@ -67,7 +72,7 @@ class Landing:
                 timer.cancel()
                 if self._open.get(sender) is waiter:
                     del self._open[sender]
-        return _take(outbox, 8 * self._settings.batch_items_max)
+        return outbox.name + _take(outbox.messages, 8 * self._settings.batch_items_max)
 
     def push(self, sender: str, message: Message) -> None:
         """Keep `message` for `sender`, and answer its open exchange after this turn.
@@ -77,12 +82,14 @@ class Landing:
         """
         outbox = self._outboxes.get(sender)
         if outbox is None:
-            outbox = self._outboxes[sender] = deque()
+            outbox = self._outboxes[sender] = _Outbox()
             self._last_seen_at[sender] = asyncio.get_running_loop().time()
-        if len(outbox) >= self._settings.outbox_messages_max:
+        packed = pack_message(message)
+        if len(outbox.messages) >= self._settings.outbox_messages_max:
             # A sender that does not fetch must ask again; memory is bounded.
-            outbox.popleft()
-        outbox.append(pack_message(message))
+            outbox.messages.popleft()
+            outbox.rename()
+        outbox.messages.append(packed)
         waiter = self._open.get(sender)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -98,6 +105,24 @@ class Landing:
         for sender in silent:
             del self._last_seen_at[sender]
             self._outboxes.pop(sender, None)
+
+
+class _Outbox:
+    """What waits for one sender.
+
+    Attributes:
+        name: Of no other outbox, past or elsewhere; changed when something was thrown away.
+    """
+
+    __slots__ = ("messages", "name")
+
+    def __init__(self) -> None:
+        self.messages: deque[bytes] = deque()
+        self.rename()
+
+    def rename(self) -> None:
+        """Let the sender know that not everything is here any more."""
+        self.name = pack_message(os.urandom(8))
 
 
 def _take(queue: deque[bytes], items_max: int) -> bytes:
@@ -158,6 +183,8 @@ class Lane:
         self._blocked = False
         self._closed = False
         self._failures = 0
+        # The outbox that is answered from; None while nothing is awaited of any.
+        self._outbox: bytes | None = None
         self.exchange_count = 0
 
     def put(self, message: Message) -> None:
@@ -196,8 +223,11 @@ class Lane:
             return
         while self._queue and self._open_count < self._settings.exchanges_open_max:
             self._start(_take(self._queue, self._settings.batch_items_max))
-        if not self._open_count and self._expects():
-            self._start(b"")
+        if not self._open_count:
+            if self._expects():
+                self._start(b"")
+            else:
+                self._outbox = None
 
     def _start(self, messages: bytes) -> None:
         self._open_count += 1
@@ -210,14 +240,18 @@ class Lane:
         self.exchange_count += 1
         try:
             answer = await asyncio.wait_for(self._exchange(batch), limit_s)
-            replies = unpack_messages(answer)
+            outbox, *replies = unpack_messages(answer)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever broke, the exchange is lost
             await self._lost(error)
         else:
             self._failures = 0
+            is_another = outbox != (self._outbox or outbox)
+            self._outbox = outbox
             self._hand_over(replies)
+            if is_another:
+                self._tell_lost(ConnectionError("the other end has restarted, or thrown away"))
         finally:
             self._open_count -= 1
             self._pump_soon()
@@ -229,13 +263,16 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - the rest of the replies is lost with it
             self._defect(error)
 
-    async def _lost(self, error: BaseException) -> None:
-        """Tell the owner, and wait a little before the next exchange."""
-        self._failures += 1
+    def _tell_lost(self, error: BaseException) -> None:
         try:
             self._failed(error)
         except Exception as bug:  # noqa: BLE001 - as in `_hand_over`
             self._defect(bug)
+
+    async def _lost(self, error: BaseException) -> None:
+        """Tell the owner, and wait a little before the next exchange."""
+        self._failures += 1
+        self._tell_lost(error)
         self._blocked = True
         await self._clock.sleep_ms(min(20 * 2 ** min(self._failures, 6), 500))
         self._blocked = False

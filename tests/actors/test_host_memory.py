@@ -115,6 +115,7 @@ async def test_a_parked_saga_that_lost_its_last_answer_leaves_at_the_time_out(
     world.services.fate = fates({("right", COMPENSATION): Fate.LOST})
     await world.outcome(await world.submit(definition=definition))
     await until(lambda: world.engine.host.sagas == {}, within_s=5)
+    assert world.phase("diamond:1") is Phase.PARKED_BACKWARD
     await world.finish()
 
 

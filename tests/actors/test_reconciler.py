@@ -164,6 +164,7 @@ async def test_a_host_that_dies_while_it_releases_does_it_again(world_folder: Pa
     await until(lambda: released(world, "order:1"))
     await world.restart()
     await until(lambda: not world.journal.unreleased(10), within_s=20)
+    assert len(released(world, "order:1")) >= 4
     await world.finish()
 
 
