@@ -62,10 +62,12 @@ def _with_stock(settings: ServicesSettings, path: Path) -> ServicesSettings:
 
 
 def _has_stock(data: Path) -> bool:
-    """Return whether an inventory is in the data folder already."""
+    """Return whether an inventory is in the data folder, or may be in one that cannot be used."""
+    if not data.exists() or (data.is_dir() and not any(data.iterdir())):
+        return False
     try:
         with Archive.open(data) as archive:
             return "inventory" in archive.folder.service_names()
     except SagaError:
-        # Whether the folder can be used at all is told by whoever opens it for writing.
-        return False
+        # That it cannot be used, and why, is told by whoever opens it for writing.
+        return True

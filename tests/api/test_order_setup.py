@@ -64,6 +64,15 @@ def test_a_stock_changes_nothing_else_that_a_file_says(stock: Path, tmp_path: Pa
     assert services["inventory"]["stock"] == STOCK
 
 
-def test_no_stock_at_all_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there_is_a_folder", [True, False])
+def test_no_stock_at_all_is_refused(tmp_path: Path, there_is_a_folder: bool) -> None:
+    if there_is_a_folder:
+        (tmp_path / "data").mkdir()
     with pytest.raises(ValidationError, match="no stock yet"):
         services_of("calm", None, tmp_path / "data")
+
+
+def test_a_folder_of_a_newer_version_is_not_taken_for_one_without_stock(tmp_path: Path) -> None:
+    """Else the sentence about the stock would hide the one about the version."""
+    (tmp_path / "raysaga.json").write_text('{"format_version": 99}')
+    assert services_of("calm", None, tmp_path)["inventory"]["stock"] is None
