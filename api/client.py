@@ -36,17 +36,18 @@ class Request(Protocol):
 
 
 class SagaHandle:
-    """A saga, from any process on the cluster; can be pickled."""
+    """A saga, from any process on the cluster; can be pickled.
+
+    Attributes:
+        saga_id: The saga.
+        is_new: Whether this submission made the saga; False if the key had been used before.
+    """
 
     def __init__(self, saga_id: str, gateway: Gateway, submission: Submission | None) -> None:
         self.saga_id = SagaId(saga_id)
+        self.is_new = submission is not None and submission.is_new
         self._gateway = gateway
         self._submission = submission
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this submission made the saga; False if the key had been used before."""
-        return self._submission is not None and self._submission.is_new
 
     async def result(self, timeout_s: float | None = None) -> Outcome:
         """Return how the saga ended, once that is on disk; or that it is parked, and why.

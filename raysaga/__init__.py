@@ -32,6 +32,12 @@ if TYPE_CHECKING:
         SagaNotFoundError as SagaNotFoundError,
     )
     from raysaga.actors.participant import (
+        CodeKind as CodeKind,
+    )
+    from raysaga.actors.participant import (
+        Effects as Effects,
+    )
+    from raysaga.actors.participant import (
         Operation as Operation,
     )
     from raysaga.actors.participant import (
@@ -42,6 +48,9 @@ if TYPE_CHECKING:
     )
     from raysaga.actors.participant import (
         TryLater as TryLater,
+    )
+    from raysaga.actors.participant import (
+        View as View,
     )
     from raysaga.actors.settings import (
         EngineSettings as EngineSettings,
@@ -109,6 +118,18 @@ if TYPE_CHECKING:
     from raysaga.statemachines.retry import (
         RetryPolicy as RetryPolicy,
     )
+    from raysaga.storage.errors import (
+        DataFolderError as DataFolderError,
+    )
+    from raysaga.storage.errors import (
+        NewerFormatError as NewerFormatError,
+    )
+    from raysaga.storage.errors import (
+        RecordCorruptError as RecordCorruptError,
+    )
+    from raysaga.storage.errors import (
+        StorageFullError as StorageFullError,
+    )
 
 _HOMES = {
     "actors.errors": (
@@ -120,7 +141,15 @@ _HOMES = {
         "ResultTimeoutError",
         "SagaNotFoundError",
     ),
-    "actors.participant": ("Operation", "Participant", "Refusal", "TryLater"),
+    "actors.participant": (
+        "CodeKind",
+        "Effects",
+        "Operation",
+        "Participant",
+        "Refusal",
+        "TryLater",
+        "View",
+    ),
     "actors.settings": ("EngineSettings",),
     "api.blocking": ("connect_blocking",),
     "api.client": ("SagaHandle", "Sagas", "connect"),
@@ -143,6 +172,12 @@ _HOMES = {
     ),
     "statemachines.errors": ("DefinitionError", "SagaError", "ValidationError"),
     "statemachines.retry": ("RetryPolicy",),
+    "storage.errors": (
+        "DataFolderError",
+        "NewerFormatError",
+        "RecordCorruptError",
+        "StorageFullError",
+    ),
 }
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

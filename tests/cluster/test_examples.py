@@ -13,13 +13,12 @@ pytestmark = pytest.mark.cluster
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_trip_example_books_two_rooms_and_changes_nothing_when_run_again(
-    tmp_path: Path,
-) -> None:
+def run_twice(name: str, folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Run an example two times in `folder`; both must succeed."""
     runs = [
         subprocess.run(
-            [sys.executable, str(EXAMPLES / "trip.py")],
-            cwd=tmp_path,
+            [sys.executable, str(EXAMPLES / name)],
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=120,
@@ -27,7 +26,30 @@ def test_the_trip_example_books_two_rooms_and_changes_nothing_when_run_again(
         )
         for _ in range(2)
     ]
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr + runs[1].stderr
+    return runs
+
+
+def test_the_shortest_program_places_an_order_once(tmp_path: Path) -> None:
+    first, second = run_twice("place_an_order.py", tmp_path)
+    assert first.stdout == "order:order-1 completed new\n"
+    assert second.stdout == "order:order-1 completed known before\n"
+
+
+def test_the_blocking_example_tells_outcomes_and_raises_the_one_that_is_no_success(
+    tmp_path: Path,
+) -> None:
+    for run in run_twice("place_many_orders.py", tmp_path):
+        assert run.stdout.splitlines() == [
+            "settled: 10",
+            "PAYMENT_DECLINED False process_payment",
+        ]
+
+
+def test_the_trip_example_books_two_rooms_and_changes_nothing_when_run_again(
+    tmp_path: Path,
+) -> None:
+    runs = run_twice("trip.py", tmp_path)
     assert runs[0].stdout.splitlines() == [
         "ada completed  ",
         "grace completed  ",
