@@ -303,9 +303,10 @@ def connect(
 ) -> Connection:
     """Return a connection to the engine of a data folder, to be opened by `async with`.
 
-    The engine is started if it does not run, on the Ray cluster at `address`, on the one
-    this process is connected to, on the local one that serves the folder already, or on
-    a new local one that ends with this connection.
+    The engine is started if it does not run: on the Ray cluster that this process is
+    connected to; else on the one at `address`, the local one that serves the folder already,
+    the one that the environment's `RAY_ADDRESS` names, or a new local one, which ends with
+    this connection. On a cluster that was joined the engine goes on without its callers.
 
     Args:
         data: The data folder; made if missing.

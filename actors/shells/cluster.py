@@ -93,7 +93,7 @@ async def open_engine(
     Args:
         folder: The data folder; made if missing.
         address: Of a Ray cluster to join; None for the local one that serves the folder,
-            or a new one.
+            the one that `RAY_ADDRESS` names, or a new local one.
         shard_count: Number of shards of a new folder (1 if None); must agree with an old one.
         settings: Bounds and defaults.
         participants: See `EnginePlan`.
@@ -144,7 +144,7 @@ def _connect_ray(folder: Path, address: str | None) -> bool:
     """Connect this process to Ray; return whether the Ray was started for it."""
     if ray.is_initialized():
         return False
-    running = address or served_at(folder)
+    running = address or served_at(folder) or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
