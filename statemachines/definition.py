@@ -120,6 +120,10 @@ class Step:
         return ACTION_RETRY if self.kind is StepKind.COMPENSATABLE else RETRIABLE_RETRY
 
 
+_Path = tuple[str, int | None, tuple[str, ...]]
+"""Field of a request, the step whose result it comes from (None: the input), keys to walk."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaDefinition:
     """A checked recipe for a saga.
@@ -149,6 +153,7 @@ class SagaDefinition:
     dependents: tuple[tuple[int, ...], ...] = field(init=False, compare=False, repr=False)
     topological: tuple[int, ...] = field(init=False, compare=False, repr=False)
     uses: tuple[tuple[int, ...], ...] = field(init=False, compare=False, repr=False)
+    paths: tuple[tuple[_Path, ...], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -166,6 +171,7 @@ class SagaDefinition:
         put(self, "topological", _topological(self))
         ancestors = _ancestors(self)
         put(self, "uses", tuple(_uses(self, i, ancestors[i]) for i in range(len(self.steps))))
+        put(self, "paths", tuple(_paths(self, step) for step in self.steps))
         _check_shape(self, ancestors)
         canonical = json.dumps(self.to_data(), sort_keys=True, separators=(",", ":"))
         digest = hashlib.blake2b(canonical.encode(), digest_size=16)
@@ -228,13 +234,14 @@ class SagaDefinition:
         if paths is None:
             return saga_input
         request: dict[str, Any] = {}
-        for name, path in paths.items():
-            parts = path.split(".")
-            if parts[0] == "input":
-                value = _walk(saga_input, parts[1:])
-            else:
-                value = _walk(results[self.index[parts[1]]], parts[2:])
-            request[name] = None if value is _MISSING else value
+        for name, source, parts in self.paths[step]:
+            value: Any = saga_input if source is None else results[source]
+            for part in parts:
+                if not isinstance(value, Mapping) or part not in value:
+                    value = None
+                    break
+                value = value[part]
+            request[name] = value
         return request
 
 
@@ -414,6 +421,18 @@ def _ancestors(definition: SagaDefinition) -> list[int]:
         for j in definition.dependencies[i]:
             closure[i] |= closure[j] | 1 << j
     return closure
+
+
+def _paths(definition: SagaDefinition, step: Step) -> tuple[_Path, ...]:
+    """Return a step's request, taken apart once for all its sagas."""
+    taken_apart: list[_Path] = []
+    for name, path in (step.request or {}).items():
+        root, *parts = path.split(".")
+        if root == "input":
+            taken_apart.append((name, None, tuple(parts)))
+        else:
+            taken_apart.append((name, definition.index[parts[0]], tuple(parts[1:])))
+    return tuple(taken_apart)
 
 
 def _uses(definition: SagaDefinition, i: int, ancestors: int) -> tuple[int, ...]:
