@@ -207,6 +207,9 @@ class _Story:
             if decoded.epoch < epoch:
                 return f"record {seq} is of epoch {decoded.epoch}, after epoch {epoch}"
             chain, epoch = decoded.chain, decoded.epoch
+            if seq == 0 and head.scope.endswith(f"/{head.saga_id}"):
+                # Born under the epoch of its shard; its own scope begins again at 1.
+                epoch = 1
             self.record_count += 1
             self.events.extend(decoded.events)
         if self.record_count != head.seq + 1:

@@ -50,6 +50,20 @@ def test_its_own_host_drives_it_and_whoever_waits_is_told(
 
 
 @in_virtual_time
+async def test_one_that_was_born_in_a_later_life_of_its_shard_is_found_sound(
+    world_folder: Path,
+) -> None:
+    """Its first record carries the epoch of the shard, and the others that of its own scope."""
+    definition = chain_saga("own", 3)
+    world = await world_with_own_hosts(world_folder, definition)
+    for _ in range(3):
+        await world.restart()
+    request = await world.submit(definition=definition, dedicated=True)
+    assert (await world.outcome(request))["phase"] == "completed"
+    await world.finish()
+
+
+@in_virtual_time
 async def test_a_deadline_during_its_birth_is_left_to_its_own_host(world_folder: Path) -> None:
     definition = chain_saga("own", 3)
     world = await world_with_own_hosts(world_folder, definition)
