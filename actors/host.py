@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -189,10 +188,10 @@ class SagaHost:
 
     def give(self, running: Running, given: Input, told: Told | None = None) -> None:
         """Put an input into a saga's mailbox; it is taken at once if nothing holds it."""
+        # One that was let go is back, with its timers; but never beside another of it.
+        assert self.sagas.setdefault(running.saga.saga_id, running) is running
         if running.barrier:
-            if running.mailbox is None:
-                running.mailbox = deque()
-            running.mailbox.append((given, told))
+            running.keep(given, told)
         else:
             self._take(running, given, told)
 

@@ -272,6 +272,8 @@ class Lane:
     async def _lost(self, error: BaseException) -> None:
         """Tell the owner, and wait a little before the next exchange."""
         self._failures += 1
+        # All that was awaited is given up now, from whatever outbox.
+        self._outbox = None
         self._tell_lost(error)
         self._blocked = True
         await self._clock.sleep_ms(min(20 * 2 ** min(self._failures, 6), 500))

@@ -97,6 +97,12 @@ class Running:
             return False
         return not (self.held or self.barrier or self.mailbox or self.asked is not None)
 
+    def keep(self, given: Input, told: Told | None) -> None:
+        """Keep an input until the barrier is on disk."""
+        if self.mailbox is None:
+            self.mailbox = deque()
+        self.mailbox.append((given, told))
+
     def watch(self, ended: Ended) -> None:
         """Call `ended` when the saga ends or is parked, once that is durable."""
         if self.watchers is None:

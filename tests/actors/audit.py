@@ -124,19 +124,24 @@ def ended_rightly(
 def undone_in_reverse_order(
     journal: Journal, said: Iterable[Said], heads: Mapping[SagaId, Head], definitions: Definitions
 ) -> None:
-    """P4: a step is undone when nothing that follows it stands; then nothing is done any more."""
+    """P4: a step is undone when nothing that follows it stands, or ever will.
+
+    On another branch, an action that was on its way may still arrive; it is undone in its turn.
+    """
     standing: dict[str, set[str]] = defaultdict(set)
-    turned: set[str] = set()
+    undone: dict[str, set[str]] = defaultdict(set)
     for _, call, reply in said:
         head = heads.get(SagaId(call.saga_id))
         definition = None if head is None else definitions.get(head.definition_hash)
         if definition is None or reply.outcome != Outcome.SUCCEEDED or reply.duplicate:
             continue
         if call.verb == ACTION:
-            assert call.saga_id not in turned, f"{call} took effect after an undo"
+            before = {s for s in undone[call.saga_id] if call.step in followers(definition, s)}
+            halts = definition.compensation_policy is CompensationPolicy.HALT
+            assert not (before and halts), f"{call} took effect though {before} was undone"
             standing[call.saga_id].add(call.step)
         elif call.verb == COMPENSATION:
-            turned.add(call.saga_id)
+            undone[call.saga_id].add(call.step)
             standing[call.saga_id].discard(call.step)
             if definition.compensation_policy is CompensationPolicy.HALT:
                 late = standing[call.saga_id] & followers(definition, call.step)

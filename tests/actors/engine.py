@@ -110,7 +110,10 @@ class Engine:
 
     async def _run_blocking(self, call: Callable[[], Any]) -> Any:
         """Do as a thread would: later, in order, and whether or not anybody still waits."""
-        return await asyncio.shield(self.life.task(self._in_order(call)))
+        task = self.life.task(self._in_order(call))
+        # If nobody waits for it any more, nobody hears its error.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
 
     async def _in_order(self, call: Callable[[], Any]) -> Any:
         async with self._thread:

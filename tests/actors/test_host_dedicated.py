@@ -164,6 +164,25 @@ async def test_orders_are_passed_on_to_its_host(world_folder: Path) -> None:
 
 
 @in_virtual_time
+async def test_a_saga_that_its_host_has_let_go_and_is_sent_on_has_its_timers_again(
+    world_folder: Path,
+) -> None:
+    """Who holds on to a parked saga and gives it an order must not be left with half of one."""
+    definition = chain_saga("own", 3)
+    world = await world_with_own_hosts(world_folder, definition)
+    world.services.script.refuses["s1"] = "NO"
+    world.services.script.refuses_undo.add("s0")
+    request = await world.submit(definition=definition, dedicated=True)
+    assert (await world.outcome(request))["phase"] == "parked_backward"
+    world.services.script.refuses_undo.clear()
+    world.services.fate = fates({("s0", COMPENSATION): [Fate.LOST]})
+    assert (await world.order("retry", "own:1")).ok == "accepted"
+    await until(lambda: world.phase("own:1") is Phase.COMPENSATED, within_s=30)
+    assert world.launcher.starts["own:1"] == 1
+    await world.finish()
+
+
+@in_virtual_time
 async def test_an_older_host_of_the_same_saga_is_fenced_out(world_folder: Path) -> None:
     """Ray really runs two instances of one actor."""
     definition = chain_saga("own", 3)

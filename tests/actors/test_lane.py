@@ -338,6 +338,25 @@ async def test_a_responder_that_restarted_between_two_exchanges_is_noticed() -> 
 
 
 @in_virtual_time
+async def test_a_restart_that_broke_an_exchange_is_told_once() -> None:
+    pair = Pair(exchange_hold_ms=100, exchanges_open_max=1)
+    pair.delay_s = lambda n: 10.0 if n == 1 else 0.3
+    losses = iter([None, "after"])
+    pair.lose = lambda _messages: next(losses, None)
+    pair.ask(1)
+    # One exchange has told where the answers come from; the next one breaks.
+    await until(lambda: pair.lane.exchange_count == 2)
+    pair.landing = Landing(pair._asked, pair.settings)
+    await until(lambda: pair.failures)
+    pair.asked = [3]
+    pair.replies.clear()
+    pair.lane.put((3,))
+    await until(lambda: 3 in pair.replies)
+    await asyncio.sleep(1.0)
+    assert [str(error) for error in pair.failures] == ["lost on the way back"]
+
+
+@in_virtual_time
 async def test_replies_that_were_thrown_away_are_noticed() -> None:
     """The sender stood still for a while, as in a debugger or on a closed lid."""
     pair = Pair(outbox_messages_max=3)

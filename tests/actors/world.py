@@ -60,6 +60,8 @@ class World:
             on the way back, by name.
         moments: What has happened that a crash could come between, in order.
         crash_at: Index in `moments` at which the host dies; None for never.
+        may_stop: Whether the newest host may stop by itself.
+        keeps_journal: Whether a crash leaves the journal open, for there are other hosts.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -78,6 +80,7 @@ class World:
         self.moments: list[str] = []
         self.crash_at: int | None = None
         self.may_stop = False
+        self.keeps_journal = False
         self.zombies: list[Engine] = []
         self.callers: list[Caller] = []
         self._journal: LmdbJournal | None = None
@@ -124,7 +127,7 @@ class World:
         for engine in (self.engine, *self.zombies):
             engine.kill()
         self.zombies.clear()
-        if self._journal is not None:
+        if self._journal is not None and not self.keeps_journal:
             self._journal.close()
             self._journal = None
 
@@ -280,6 +283,7 @@ class World:
         if self._journal is None:
             self._journal = LmdbJournal.open(self.folder / "journal", IDENTITY, JOURNAL)
         report = verify_journal(self._journal)
+        self.keeps_journal = False
         self.crash()
         self.services.close()
         assert report.is_sound == is_sound, report.problems
