@@ -194,7 +194,7 @@ def _undo_next(
     events: list[Event] = []
     commands: list[Command] = []
     for i in sorted(candidates, reverse=True):
-        if i not in undo or i in passed or i in called or not _is_untouched(saga, i):
+        if i not in undo or saga.steps[i].status in _TOUCHED:
             continue
         if all(_has_passed(saga, j, passed) for j in saga.definition.dependents[i] if j in undo):
             events.append(StepCalled(i, True, 1, now_ms))
@@ -204,15 +204,7 @@ def _undo_next(
     return Decision(tuple(events), tuple(commands))
 
 
-def _is_untouched(saga: Saga, i: int) -> bool:
-    return saga.steps[i].status not in _TOUCHED
-
-
-_TOUCHED = PASSED_BACK | {
-    StepStatus.UNDOING,
-    StepStatus.UNDO_WAITING,
-    StepStatus.UNDO_FAILED,
-}
+_TOUCHED = PASSED_BACK | MOVING_BACK | {StepStatus.UNDO_FAILED}
 
 
 def _has_passed(saga: Saga, i: int, passed: Collection[int]) -> bool:

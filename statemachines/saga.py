@@ -406,7 +406,6 @@ def _recovered(saga: Saga, event: Recovered) -> None:
 
 
 def _ledgers_asked(saga: Saga, event: LedgersAsked) -> None:
-    saga.taken_over = True
     saga.held_by_ledgers = frozenset(
         i for i, status in enumerate(event.statuses) if status in LEDGER_MAY_STAND
     )

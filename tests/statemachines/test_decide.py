@@ -423,6 +423,20 @@ def test_a_takeover_on_the_way_back_calls_again_what_was_being_undone() -> None:
     assert world.standing() == set()
 
 
+def test_a_takeover_on_the_way_back_leaves_what_waits_for_its_retry_to_its_timer() -> None:
+    world = World(order_of())
+    world.submit()
+    world.reply(world.call("reserve"), refuse=True)
+    world.time_out(world.call("reserve", undo=True))
+    world.flush()
+    world.crash()
+    world.restart()
+    assert world.waited_for() == []
+    assert world.saga.due_at_ms() == world.now_ms + 5
+    world.heal()
+    assert world.saga.phase is Phase.COMPENSATED
+
+
 def test_a_takeover_just_after_the_latch_begins_the_way_back() -> None:
     """What was under way will not be answered to this host, so it waits for nothing."""
     world = World(order_of())

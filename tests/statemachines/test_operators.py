@@ -6,6 +6,7 @@ import pytest
 
 from raysaga.statemachines.calls import Outcome
 from raysaga.statemachines.commands import Answer
+from raysaga.statemachines.definition import CompensationPolicy
 from raysaga.statemachines.events import (
     SagaCompensated,
     SagaParked,
@@ -16,6 +17,7 @@ from raysaga.statemachines.inputs import (
     CompensationForced,
     RetryOrdered,
     SkipOrdered,
+    TimeReached,
 )
 from raysaga.statemachines.tables import Phase, StepStatus
 
@@ -215,6 +217,59 @@ def test_an_operator_can_give_up_on_an_undo_that_kills_its_host(waits: bool) -> 
     world.heal()
     assert world.saga.phase is Phase.COMPENSATED
     assert world.standing() == set()
+
+
+def test_a_skipped_undo_is_neither_due_nor_waited_for_any_more() -> None:
+    """Else its timer would call it again, or a saga that is stuck would not be parked."""
+    world = World(order_of(compensation_policy=CompensationPolicy.CONTINUE))
+    world.submit()
+    world.reply(world.call("reserve"))
+    world.give(CANCEL)
+    world.reply(world.call("pay"))
+    world.time_out(world.call("pay", undo=True))
+    world.flush()
+    poisoned(world)
+    world.give(SKIP)
+    assert world.waited_for() == ["-reserve"]
+    assert world.saga.due_at_ms() is None
+    world.now_ms += 1_000
+    assert not world.give(TimeReached()).events
+    fail_for_good(world, "reserve", undo=True)
+    assert world.saga.phase is Phase.PARKED_BACKWARD
+
+
+def test_an_operators_order_gives_a_poisonous_saga_all_its_tries_again() -> None:
+    world = World(order_of(), recoveries_max=1)
+    world.submit()
+    for _ in range(2):
+        world.crash()
+        world.restart()
+    assert world.saga.phase is Phase.PARKED_RUNNING
+    world.give(RETRY)
+    assert world.saga.parked is None
+    assert world.saga.reason is None
+    world.crash()
+    world.restart()
+    assert world.saga.phase is Phase.RUNNING
+
+
+def test_refusals_and_undos_are_progress_too() -> None:
+    """A saga that gets on is no poison, whichever way it gets on."""
+    world = World(order_of(), recoveries_max=1)
+    world.submit()
+    world.reply(world.call("reserve"))
+    world.crash()
+    world.restart()
+    world.reply(world.call("reserve"), refuse=False)
+    world.reply(world.call("pay"), refuse=True)
+    for name in ("notify", "ship", "pay", "reserve"):
+        world.crash()
+        world.restart()
+        assert world.saga.phase is Phase.COMPENSATING
+        world.reply(world.call(name, undo=True))
+        if world.saga.phase is Phase.COMPENSATING:
+            world.flush()
+    assert world.saga.phase is Phase.COMPENSATED
 
 
 def test_poison_with_nothing_under_way_has_nothing_to_skip() -> None:

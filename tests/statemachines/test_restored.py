@@ -10,7 +10,6 @@ from raysaga.statemachines.definition import Durability
 from raysaga.statemachines.events import (
     CompensationStarted,
     LedgersAsked,
-    SagaParked,
     StepSucceeded,
 )
 from raysaga.statemachines.inputs import (
@@ -28,31 +27,11 @@ from raysaga.statemachines.inputs import (
 from raysaga.statemachines.tables import Phase, StepStatus
 
 from .shapes import final, mail_of, order_of, pivot_of, saga_of, undoable
+from .troubles import answer_with, at_the_backup, fail_for_good, parked_by_poison, restore
 from .world import World
 
 CANCEL = CancelRequested("somebody", "")
 RETRY = RetryOrdered("somebody", "")
-
-
-def at_the_backup(world: World) -> World:
-    """Take the backup just after acceptance, which every one of these stories starts from."""
-    world.submit()
-    assert len(world.marks) == 1
-    return world
-
-
-def restore(world: World, *, to: int = 0) -> None:
-    """Lose the host, and put the journal back to the backup."""
-    world.crash()
-    world.restore(world.marks[to])
-
-
-def answer_with(world: World, **statuses: LedgerStatus) -> None:
-    """Let participants hold what no honest history leads to, and answer."""
-    for name, status in statuses.items():
-        row = world.ledgers.rows[world.definition.index[name]]
-        row.status, row.effect = status, status is LedgerStatus.APPLIED
-    world.answer_questions(only_final=False)
 
 
 def test_every_ledger_is_asked_and_nothing_else_is_done() -> None:
@@ -317,17 +296,6 @@ def test_a_pivot_refused_after_a_restore_turns_nothing_back_if_mail_is_out() -> 
 # -- parked sagas of a restored journal ------------------------------------------
 
 
-def parked_by_poison(world: World) -> int:
-    """Park a saga that may still turn back; return the number of the backup taken then."""
-    world.submit()
-    world.recoveries_max = 0
-    world.crash()
-    world.restart()
-    world.recoveries_max = 100
-    assert world.saga.phase is Phase.PARKED_RUNNING
-    return len(world.marks) - 1
-
-
 def test_a_parked_saga_learns_from_the_ledgers_that_it_had_passed_go() -> None:
     world = World(mail_of())
     mark = parked_by_poison(world)
@@ -384,85 +352,30 @@ def test_a_saga_parked_at_its_pivot_learns_that_the_pivot_was_refused() -> None:
     assert world.saga.phase is Phase.COMPENSATED
 
 
-# -- contradictions ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [LedgerStatus.APPLIED, LedgerStatus.PENDING])
-@pytest.mark.parametrize("parked", [False, True])
-def test_mail_that_is_out_beside_a_tombstone_parks(status: LedgerStatus, parked: bool) -> None:
-    world = World(mail_of())
-    if parked:
-        restore(world, to=parked_by_poison(world))
-    else:
-        restore(at_the_backup(world))
-    answer_with(world, reserve=LedgerStatus.TOMBSTONE, mail=status)
-    assert world.saga.phase is Phase.PARKED_RUNNING
-    assert world.saga.parked is not None
-    assert (world.saga.parked.code, world.saga.parked.step) == ("RESTORED_CONTRADICTION", 2)
-    assert 2 in world.saga.net_effect()
-    if parked:
-        assert (Phase.PARKED_RUNNING, Phase.PARKED_RUNNING) in world.rows_used
-
-
-def test_mail_that_is_out_while_the_saga_was_being_undone_parks() -> None:
-    world = at_the_backup(World(mail_of()))
-    world.give(CANCEL)
-    restore(world, to=-1)
-    answer_with(world, mail=LedgerStatus.APPLIED)
-    assert world.saga.phase is Phase.PARKED_BACKWARD
-    restore(world, to=-1)
-    answer_with(world, mail=LedgerStatus.APPLIED)
-    assert (Phase.PARKED_BACKWARD, Phase.PARKED_BACKWARD) in world.rows_used
-
-
-@pytest.mark.parametrize("pivot", [LedgerStatus.NOTHING, LedgerStatus.UNKNOWN])
-def test_what_was_undone_beyond_go_without_a_refused_pivot_parks(pivot: LedgerStatus) -> None:
+def test_a_saga_parked_at_its_pivot_learns_that_the_pivot_has_happened() -> None:
     world = World(pivot_of())
     world.submit()
     world.reply(world.call("reserve"))
+    world.arrive_late(world.call("pay"))
+    fail_for_good(world, "pay")
     restore(world, to=-1)
-    answer_with(world, reserve=LedgerStatus.UNDONE, pay=pivot)
+    world.answer_questions(only_final=True)
     assert world.saga.phase is Phase.PARKED_FORWARD
+    assert world.saga.steps[1].status is StepStatus.SUCCEEDED
+    world.give(RETRY)
+    assert world.waited_for() == ["ship", "mail"]
+
+
+def test_on_the_way_back_a_success_of_which_the_ledger_knows_nothing_is_no_contradiction() -> None:
+    """The undo will find nothing, and leaves a tombstone."""
+    world = at_the_backup(World(saga_of(undoable("a", after=()), undoable("b", after=()))))
+    world.reply(world.call("a"))
+    world.give(CANCEL)
     restore(world, to=-1)
-    answer_with(world, reserve=LedgerStatus.UNDONE, pay=pivot)
-    assert (Phase.PARKED_FORWARD, Phase.PARKED_FORWARD) in world.rows_used
-
-
-def test_what_was_undone_beyond_go_parks_a_saga_without_a_pivot() -> None:
-    world = World(mail_of())
-    world.submit()
-    world.reply(world.call("reserve"))
-    world.reply(world.call("pay"))
-    restore(world, to=-1)
-    answer_with(world, reserve=LedgerStatus.UNDONE, pay=LedgerStatus.APPLIED)
-    assert world.saga.phase is Phase.PARKED_FORWARD
-
-
-@pytest.mark.parametrize("status", [LedgerStatus.NOTHING, LedgerStatus.REFUSED])
-def test_a_success_of_which_the_ledger_knows_nothing_parks(status: LedgerStatus) -> None:
-    world = at_the_backup(World(order_of(durability=Durability.STRICT)))
-    world.reply(world.call("reserve"))
-    restore(world, to=-1)
-    answer_with(world, reserve=status)
-    parked = next(e for e in world.journal if isinstance(e, SagaParked))
-    assert (parked.code, parked.step) == ("RESTORED_CONTRADICTION", 0)
-    # Nothing stands: that is the contradiction.
-    assert parked.net_effect == ()
-
-
-def test_a_contradiction_that_a_crash_cuts_short_is_asked_about_again() -> None:
-    world = at_the_backup(World(mail_of()))
-    restore(world)
-    world.torn, world.crash_at_barrier = 1, 0
-    answer_with(world, reserve=LedgerStatus.TOMBSTONE, mail=LedgerStatus.APPLIED)
-    world.restart()
-    assert world.saga.phase is Phase.PARKED_RUNNING
-    assert world.saga_host.asking
-    assert world.give(RETRY).answer is Answer.LEDGERS_NOT_ASKED
-    world.torn = 0
-    answer_with(world)
-    assert world.saga.phase is Phase.PARKED_RUNNING
-    assert 2 in world.saga.net_effect()
+    answer_with(world, a=LedgerStatus.NOTHING)
+    assert world.saga.phase is Phase.COMPENSATING
+    world.heal()
+    assert world.saga.phase is Phase.COMPENSATED
 
 
 def test_what_was_learnt_is_written_last_so_that_a_torn_record_is_asked_about_again() -> None:

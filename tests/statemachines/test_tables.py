@@ -113,7 +113,7 @@ NEEDS_A_STORY = {
     (Phase.PARKED_RUNNING, Phase.PARKED_FORWARD),
     (Phase.PARKED_RUNNING, Phase.PARKED_BACKWARD),
     (Phase.PARKED_FORWARD, Phase.PARKED_BACKWARD),
-    # What contradicts itself cannot come about by chance: `test_restored`.
+    # What contradicts itself cannot come about by chance: `test_contradictions`.
     (Phase.PARKED_RUNNING, Phase.PARKED_RUNNING),
     (Phase.PARKED_FORWARD, Phase.PARKED_FORWARD),
     (Phase.PARKED_BACKWARD, Phase.PARKED_BACKWARD),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from raysaga.statemachines.calls import LedgerStatus
 from raysaga.statemachines.inputs import TimeReached
+from raysaga.statemachines.tables import Phase
 
 from .shapes import order_of
 from .world import World
@@ -39,3 +41,35 @@ def poisoned(world: World) -> World:
     world.restart()
     world.recoveries_max = 100
     return world
+
+
+def at_the_backup(world: World) -> World:
+    """Take the backup just after acceptance, which every one of these stories starts from."""
+    world.submit()
+    assert len(world.marks) == 1
+    return world
+
+
+def restore(world: World, *, to: int = 0) -> None:
+    """Lose the host, and put the journal back to the backup."""
+    world.crash()
+    world.restore(world.marks[to])
+
+
+def answer_with(world: World, **statuses: LedgerStatus) -> None:
+    """Let participants hold what no honest history leads to, and answer."""
+    for name, status in statuses.items():
+        row = world.ledgers.rows[world.definition.index[name]]
+        row.status, row.effect = status, status is LedgerStatus.APPLIED
+    world.answer_questions(only_final=False)
+
+
+def parked_by_poison(world: World) -> int:
+    """Park a saga that may still turn back; return the number of the backup taken then."""
+    world.submit()
+    world.recoveries_max = 0
+    world.crash()
+    world.restart()
+    world.recoveries_max = 100
+    assert world.saga.phase is Phase.PARKED_RUNNING
+    return len(world.marks) - 1
