@@ -52,7 +52,9 @@ class RetryPolicy:
 
 
 ACTION_RETRY = RetryPolicy(attempts_max=5, delay_ms_first=50, delay_ms_max=2_000)
-"""Five tries within about four seconds: a restart of a participant takes one to two here."""
+"""Five tries; their waits add up to 0.4 seconds on average and 0.75 at most. That outlasts a
+lost message. A restart of a participant takes longer and so undoes what is under way; a
+definition whose steps should wait for one says so in `retry`."""
 
 RETRIABLE_RETRY = RetryPolicy(attempts_max=30, delay_ms_first=100, delay_ms_max=30_000)
 """After the point of no return only forward is left, so a step is tried for minutes."""
