@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,18 +69,3 @@ def test_what_no_host_passes_is_our_own_mistake(attempt: int, jitter: float) -> 
 def test_the_policies_in_force_have_no_flaw() -> None:
     for policy in (ACTION_RETRY, RETRIABLE_RETRY, COMPENSATION_RETRY):
         assert policy.flaw() is None
-
-
-def test_a_step_that_can_be_undone_is_tried_for_longer_than_a_restart_takes() -> None:
-    """Else each restart of a participant would undo whatever was under way.
-
-    Method: draw the waits many times; nineteen in twenty must outlast two seconds.
-    """
-    chance = random.Random(7)
-    waits_ms = sorted(
-        sum(ACTION_RETRY.delay_ms(n, chance.random()) or 0 for n in range(1, 10))
-        for _ in range(2_000)
-    )
-    assert ACTION_RETRY.attempts_max == 10
-    assert waits_ms[100] > 2_000
-    assert waits_ms[-1] < 10_000
