@@ -40,7 +40,7 @@ def judge(journal: Journal, services: Services, requests: Iterable[Request]) -> 
             continue
         ended_rightly(journal, definitions, head, definition, standing[head.saga_id])
     undone_in_reverse_order(journal, services.said, heads, definitions)
-    callers_were_told_the_truth(journal, heads, definitions, list(requests))
+    callers_were_told_the_truth(journal, definitions, list(requests))
     for saga_id in standing:
         known = saga_id in heads or journal.key_record(SagaId(saga_id)) is not None
         assert known or may_be_lost(definitions), f"{saga_id} has effects, and nobody knows it"
@@ -169,10 +169,7 @@ def followers(definition: SagaDefinition, step: str) -> set[str]:
 
 
 def callers_were_told_the_truth(
-    journal: Journal,
-    heads: Mapping[SagaId, Head],
-    definitions: Definitions,
-    requests: list[Request],
+    journal: Journal, definitions: Definitions, requests: list[Request]
 ) -> None:
     """P1 and P7: what was accepted is known, and an end that was told is the end."""
     told: dict[SagaId, set[str]] = defaultdict(set)
@@ -196,7 +193,8 @@ def callers_were_told_the_truth(
             if kind == "ok" and request.operation in ("cancel", "force"):
                 told[saga_id].add("not completed")
     for saga_id, phases in told.items():
-        head = heads.get(saga_id)
+        # What is known of a pruned one, too.
+        head = journal.key_record(saga_id)
         if head is None:
             continue
         phases_told = phases - {"not completed"}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raysaga.actors.desk import Desk
 from raysaga.actors.host import SagaHost
 from raysaga.actors.reconciler import Reconciler
-from raysaga.storage.journal import Entry
-from raysaga.storage.lmdb_journal import LmdbJournal
+from raysaga.storage.journal import Entry, Journal
 
 from .virtual_time import Life
 
@@ -30,7 +29,7 @@ class Disk:
         attempts: The same of each that was tried.
     """
 
-    def __init__(self, journal: LmdbJournal) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.gate = asyncio.Event()
         self.gate.set()

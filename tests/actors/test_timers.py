@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysaga.actors.timers import GRAIN_MS, Timers
+from raysaga.actors.timers import GRAIN_MS, STALE_MAX, Timers
 
 from .virtual_time import VirtualClock, in_virtual_time, virtual_loop
 
@@ -65,6 +65,42 @@ async def test_a_wall_clock_that_jumps_back_puts_off_and_forgets_nothing() -> No
     assert bell.rung == []
     await asyncio.sleep(31.0)
     assert [who for who, _ in bell.rung] == ["a"]
+
+
+@in_virtual_time
+async def test_a_later_instant_does_not_replace_an_earlier_one_and_an_earlier_one_does() -> None:
+    """Who is woken too early looks, and says when he wants to be woken again."""
+    bell = Bell()
+    bell.set("a", 500)
+    bell.set("a", 9_000)
+    bell.set("b", 9_000)
+    bell.set("b", 500)
+    await asyncio.sleep(20.0)
+    assert sorted(who for who, _ in bell.rung) == ["a", "b"]
+    assert all(500 <= at_ms <= 510 for _, at_ms in bell.rung)
+
+
+@in_virtual_time
+async def test_who_is_forgotten_is_not_woken_and_can_come_back() -> None:
+    bell = Bell()
+    bell.set("a", 100)
+    bell.set("b", 100)
+    bell.timers.forget("a")  # type: ignore[arg-type]
+    bell.timers.forget("never set")  # type: ignore[arg-type]
+    await asyncio.sleep(1.0)
+    assert [who for who, _ in bell.rung] == ["b"]
+    bell.set("a", 2_000)
+    await asyncio.sleep(3.0)
+    assert [who for who, _ in bell.rung] == ["b", "a"]
+
+
+@in_virtual_time
+async def test_instants_of_the_forgotten_are_swept_out() -> None:
+    bell = Bell()
+    for i in range(50_000):
+        bell.set(str(i), 3_600_000 + i)
+        bell.timers.forget(str(i))  # type: ignore[arg-type]
+    assert len(bell.timers) <= STALE_MAX + 2
 
 
 @in_virtual_time

@@ -109,7 +109,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.instant = 0.0
         self.troubles: list[str] = []
         self.expected: list[BaseException] = []
-        self._made: list[asyncio.Task[Any]] = []
+        self._made: list[tuple[asyncio.Task[Any], Life | None]] = []
         leap = _Leap()
         leap.loop = self
         super().__init__(leap)
@@ -142,7 +142,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def assert_no_trouble(self) -> None:
         """Fail if a task or a callback that nobody waited for has raised."""
-        for task in self._made:
+        for task, life in self._made:
+            if life is not None and life.is_over:
+                continue
             # Who asked one that died, and was not there any more to hear it, is no trouble.
             error = None if _is_forgettable(task) or not task.done() else task.exception()
             if error not in (None, *self.expected) and not isinstance(error, ConnectionError):
@@ -152,9 +154,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _make_task(self, loop: Any, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         # Kept, so that no collector closes the coroutines of the dead in another's time.
         task = asyncio.Task(coro, loop=loop, **kwargs)
-        self._made.append(task)
+        context = kwargs.get("context")
+        life = Life.current.get() if context is None else context.get(Life.current)
+        self._made.append((task, life))
         if len(self._made) > 4_096:
-            self._made = [task for task in self._made if not _is_forgettable(task)]
+            self._made = [item for item in self._made if not _is_forgettable(item[0])]
         return task
 
     def _note_trouble(self, _loop: Any, context: dict[str, Any]) -> None:
@@ -164,7 +168,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _bury(self) -> None:
         """Close what still runs, without letting it do anything any more."""
-        for task in self._made:
+        for task, _ in self._made:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coroutine = task.get_coro()

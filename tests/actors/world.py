@@ -24,6 +24,7 @@ from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 from raysaga.storage.journal import Head, JournalIdentity
 from raysaga.storage.lmdb_journal import LmdbJournal
+from raysaga.storage.memory_journal import MemoryJournal
 from raysaga.storage.settings import JournalSettings
 from raysaga.storage.verify import verify_journal
 
@@ -64,7 +65,7 @@ class World:
         keeps_journal: Whether a crash leaves the journal open, for there are other hosts.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, in_memory: bool = False, **settings: Any) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self._loop = loop
@@ -80,10 +81,13 @@ class World:
         self.moments: list[str] = []
         self.crash_at: int | None = None
         self.may_stop = False
-        self.keeps_journal = False
+        # A journal in memory cannot be closed and opened again; it plays the disk itself.
+        self.keeps_journal = in_memory
         self.zombies: list[Engine] = []
         self.callers: list[Caller] = []
-        self._journal: LmdbJournal | None = None
+        self._journal: LmdbJournal | MemoryJournal | None = None
+        if in_memory:
+            self._journal = MemoryJournal(IDENTITY)
         self._count = 0
         self.engine: Engine
         self.caller: Caller
@@ -102,7 +106,7 @@ class World:
     # -- incarnations --------------------------------------------------------
 
     @property
-    def journal(self) -> LmdbJournal:
+    def journal(self) -> LmdbJournal | MemoryJournal:
         """What is on disk."""
         assert self._journal is not None
         return self._journal
@@ -243,10 +247,11 @@ class World:
         return self.head(saga_id).phase
 
     async def rests(self, *saga_ids: str, within_s: float = 600.0) -> None:
-        """Return when the disk says that the sagas are over or parked."""
+        """Return when the disk says that the sagas are over or parked, pruned or not."""
 
         def resting() -> bool:
-            return all(self.phase(saga_id) in TERMINAL | PARKED for saga_id in saga_ids)
+            known = [self.journal.key_record(SagaId(saga_id)) for saga_id in saga_ids]
+            return all(k is not None and k.phase in TERMINAL | PARKED for k in known)
 
         await until(resting, within_s=within_s)
 
