@@ -51,10 +51,9 @@ class RetryPolicy:
         return max(int(ceiling_ms * jitter), min(at_least_ms, self.delay_ms_max), 1)
 
 
-ACTION_RETRY = RetryPolicy(attempts_max=5, delay_ms_first=50, delay_ms_max=2_000)
-"""Five tries; their waits add up to 0.4 seconds on average and 0.75 at most. That outlasts a
-lost message. A restart of a participant takes longer and so undoes what is under way; a
-definition whose steps should wait for one says so in `retry`."""
+ACTION_RETRY = RetryPolicy(attempts_max=10, delay_ms_first=50, delay_ms_max=2_000)
+"""Ten tries; their waits add up to 4.6 seconds on average and 9.2 at most. That outlasts the
+restart of a participant, which takes one to two seconds (two cores), so that it undoes nothing."""
 
 RETRIABLE_RETRY = RetryPolicy(attempts_max=30, delay_ms_first=100, delay_ms_max=30_000)
 """After the point of no return only forward is left, so a step is tried for minutes."""
