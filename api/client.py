@@ -20,7 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from raysaga.actors.errors import OverloadedError, ResultTimeoutError
 from raysaga.actors.gateway import Engine, EnginePlan, EngineSettings, Gateway, Submission
-from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS, ORDER_SERVICES
+from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
+from raysaga.api.order_setup import usual_services
 from raysaga.api.outcome import Outcome
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError
@@ -315,7 +316,8 @@ def connect(
         settings: Bounds and defaults.
         participants: Name to `module:function`, see the guide on participants; they join
             the four of the order saga.
-        services: Settings of the order saga's four services; None for `ORDER_SERVICES`.
+        services: Settings of the order saga's four services; None for
+            `ORDER_SERVICES`, or what a folder that has an inventory already is stocked with.
 
     Raises, when opened:
         DataFolderError: If the folder cannot be used.
@@ -327,7 +329,7 @@ def connect(
         shard_count=shards,
         settings=settings,
         participants={**ORDER_PARTICIPANTS, **(participants or {})},
-        services=dict(ORDER_SERVICES if services is None else services),
+        services=usual_services(Path(data)) if services is None else dict(services),
     )
 
 

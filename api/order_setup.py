@@ -12,6 +12,7 @@ from raysaga.actors.services.settings import (
     ServicesSettings,
     ServicesSettingsError,
 )
+from raysaga.api.defaults import ORDER_SERVICES
 from raysaga.statemachines.errors import SagaError, ValidationError
 
 PRESETS = {"calm": ServicesSettings.calm, "lively": ServicesSettings.lively}
@@ -47,6 +48,18 @@ def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]
     if not is_delivery_said:
         fields["notification"]["maildir"] = MAILDIR_USUAL
     return fields
+
+
+def usual_services(data: Path) -> dict[str, Any]:
+    """Return the settings of the services of `data` for who says nothing of them.
+
+    A stock is given to a folder without an inventory only: one that has it would refuse
+    another, and it would be in the way of whoever only wants to join or to go on.
+    """
+    services = {name: dict(fields) for name, fields in ORDER_SERVICES.items()}
+    if _has_stock(data):
+        del services["inventory"]["stock"]
+    return services
 
 
 def _with_stock(settings: ServicesSettings, path: Path) -> ServicesSettings:

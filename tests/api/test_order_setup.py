@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from raysaga.api.order_setup import services_of
+from raysaga.api.order_setup import services_of, usual_services
 from raysaga.statemachines.errors import ValidationError
+from raysaga.storage.data_folder import DataFolder
 
 STOCK = {"items": {"milk": 3}, "default": 100}
 
@@ -70,6 +71,17 @@ def test_no_stock_at_all_is_refused(tmp_path: Path, there_is_a_folder: bool) -> 
         (tmp_path / "data").mkdir()
     with pytest.raises(ValidationError, match="no stock yet"):
         services_of("calm", None, tmp_path / "data")
+
+
+def test_a_stock_is_usual_only_where_there_is_none(tmp_path: Path) -> None:
+    """A folder that was stocked would refuse another stock, and so whoever joins it."""
+    assert "stock" in usual_services(tmp_path / "new")["inventory"]
+    DataFolder.open(tmp_path / "old", shard_count=1, create=True)
+    assert "stock" in usual_services(tmp_path / "old")["inventory"]
+    inventory = tmp_path / "old" / "services" / "inventory"
+    inventory.mkdir(parents=True)
+    (inventory / "data.mdb").touch()
+    assert "stock" not in usual_services(tmp_path / "old")["inventory"]
 
 
 def test_a_folder_of_a_newer_version_is_not_taken_for_one_without_stock(tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_a_file_run_twice_gives_the_same_table_and_no_new_saga(tmp_path: Path) -
     assert not call("status", "--data", data)[1]["engine"]["running"]
 
 
+def test_an_operator_can_start_the_engine_of_a_folder_that_has_its_own_stock(
+    tmp_path: Path,
+) -> None:
+    """A stock that is usual elsewhere would be refused, and the order with it."""
+    data, stock, order = tmp_path / "data", tmp_path / "stock.json", tmp_path / "order.json"
+    stock.write_text('{"items": {"milk": 5}}')
+    order.write_text(
+        '{"order_id": "m1", "customer_id": "c", "items": [{"item_id": "milk", "quantity": 1}],'
+        ' "payment": {"token": "tok_1", "amount_minor": 100, "currency": "USD"}}'
+    )
+    code, _, messages = call("submit", order, "--wait", "--data", data, "--stock", stock)
+    assert code == 0, messages
+    code, _, messages = call("cancel", "m1", "--data", data)
+    assert (code, json.loads(messages)["error"]["code"]) == (1, "CANCEL_TOO_LATE")
+
+
 def test_everything_is_killed_in_the_middle_and_the_next_run_finishes_it(
     tmp_path: Path, killed: list[psutil.Process]
 ) -> None:
