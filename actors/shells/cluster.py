@@ -124,7 +124,9 @@ async def open_engine(
     try:
         await supervisor.ready.remote()
     except ray.exceptions.RayError as error:
-        ray.kill(supervisor)
+        if owns_ray or isinstance(error, ray.exceptions.RayTaskError):
+            # It could not start. One that only does not answer may be at work for others.
+            ray.kill(supervisor)
         if owns_ray:
             ray.shutdown()
         if isinstance(error, ray.exceptions.RayTaskError):
