@@ -68,10 +68,7 @@ class CallStamp:
     ) -> StepCall:
         """Return a call with the proof as it stands; no two have the same number."""
         self._call_count += 1
-        expires_at_ms = None
-        if verb == ACTION:
-            life_ms = max(self._settings.action_life_ms, step.timeout_ms)
-            expires_at_ms = self.checked_at_ms + life_ms
+        expires_at_ms = self._expiry_ms(step.timeout_ms) if verb == ACTION else None
         return StepCall(
             self._call_count,
             verb,
@@ -86,6 +83,23 @@ class CallStamp:
             expires_at_ms,
             RELEASE_TIMEOUT_MS if verb == RELEASE else step.timeout_ms,
         )
+
+    def renewed(self, call: StepCall) -> StepCall:
+        """Return a call that has waited, on a fresh proof; what waited long must not be dead.
+
+        Raises:
+            StaleEpochError: If the scope has a newer owner.
+        """
+        self.prove(0)
+        if call.expires_at_ms is None:
+            return call
+        expires_at_ms = self._expiry_ms(call.timeout_ms)
+        if expires_at_ms == call.expires_at_ms:
+            return call
+        return call._replace(expires_at_ms=expires_at_ms)
+
+    def _expiry_ms(self, timeout_ms: int) -> int:
+        return self.checked_at_ms + max(self._settings.action_life_ms, timeout_ms)
 
     def bulk_release(self, rows: list[list[str]]) -> StepCall:
         """Return a call that tells a participant of many ended sagas; see `bulk_release`."""

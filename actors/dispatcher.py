@@ -30,6 +30,7 @@ from raysaga.statemachines.calls import (
 )
 from raysaga.statemachines.errors import ValidationError
 from raysaga.storage.codec import pack_value
+from raysaga.storage.errors import StaleEpochError
 
 Answered = Callable[[StepReply], None]
 _Waiting = tuple[StepCall, Answered]
@@ -53,10 +54,24 @@ class Dispatcher:
         sender: str,
         exchange: Callable[[bytes], Awaitable[bytes]],
         defect: Callable[[BaseException], None],
+        renew: Callable[[StepCall], StepCall] | None = None,
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
+        """Make a way that sends nothing yet.
+
+        Args:
+            participant: Its name.
+            sender: Name of this end.
+            exchange: Carries one batch there and the answer back.
+            defect: Told of what must stop the host.
+            renew: Proves anew, when a call leaves, that its sender may send it.
+            clock: Time.
+            settings: Bounds.
+        """
         self.participant = participant
+        self._defect = defect
+        self._renew = renew
         self._clock = clock
         self._settings = settings
         self.breaker = CircuitBreaker(settings)
@@ -156,7 +171,12 @@ class Dispatcher:
                     self._answer_here(call, answered, Code.SERVICE_UNAVAILABLE, what, wait_ms)
                     continue
                 try:
+                    if self._renew is not None:
+                        call = self._renew(call)
                     self._lane.put(call)
+                except StaleEpochError as error:
+                    self._defect(error)
+                    return
                 except ValidationError as error:
                     self.breaker.not_sent()
                     self._answer_here(call, answered, Code.INVALID_REQUEST, str(error), 0)

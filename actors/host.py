@@ -216,8 +216,7 @@ class SagaHost:
                 what = f"{type(error).__name__} when it was taken up: {error}"
                 self._park_unreadable(head, Unreadable("POISON", what))
                 return
-            # A bug of ours has left a saga between two states. What is not on disk never
-            # happened; a saga that does this again and again is parked as poison.
+            # A bug of ours has left it between two states; what is not on disk never happened.
             self.stop_at_once(error)
             raise
 
@@ -415,11 +414,13 @@ class SagaHost:
         """Return the way to a participant, made when first needed."""
         found = self.dispatchers.get(participant)
         if found is None:
+            assert self.stamp is not None
             found = self.dispatchers[participant] = Dispatcher(
                 participant=participant,
                 sender=f"{self.scope}@{self.epoch}",
                 exchange=self._connect(participant),
                 defect=self.stop_at_once,
+                renew=self.stamp.renewed,
                 clock=self.clock,
                 settings=self.settings,
             )

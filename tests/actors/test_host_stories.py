@@ -417,46 +417,6 @@ async def test_beyond_the_pivot_a_step_is_tried_for_as_long_as_its_policy_says_t
 
 
 @in_virtual_time
-async def test_a_participant_that_is_down_for_a_while_costs_time_and_nothing_else(
-    world_folder: Path,
-) -> None:
-    definition = chain_saga("order", 4, participants=4)
-    patient = SagaDefinition(name="order", steps=order_saga.steps)
-    world = await World(world_folder).start(patient, definition)
-    world.services.fate = fates({("process_payment", ACTION): [Fate.HELD]})
-    requests = [await world.submit(str(i), patient) for i in range(20)]
-    world.services.stations["payment"].kill()
-    await asyncio.sleep(0.5)
-    await world.services.stations["payment"].start()
-    for request in requests:
-        assert (await world.outcome(request))["phase"] in ("completed", "compensated")
-    await world.finish()
-
-
-@in_virtual_time
-async def test_calm_bystanders_do_not_wait_for_a_participant_that_hangs(
-    world_folder: Path,
-) -> None:
-    """I15: a step that hangs delays its own saga only."""
-    definition = chain_saga("order", 3, participants=3)
-    world = await World(world_folder).start(definition)
-    world.services.fate = lambda call: (
-        Fate.LOST
-        if (call.step, call.verb) == ("s1", ACTION) and call.saga_id.endswith("x")
-        else Fate.ARRIVES
-    )
-    stuck = [world.send_order(f"{i}x", definition) for i in range(5)]
-    began_at = asyncio.get_running_loop().time()
-    for i in range(50):
-        assert (await world.outcome(await world.submit(f"{i}", definition)))["phase"] == "completed"
-    assert asyncio.get_running_loop().time() - began_at < 2.0
-    assert all(request.ended is None for request in stuck)
-    for request in stuck:
-        assert (await world.outcome(request))["phase"] == "compensated"
-    await world.finish()
-
-
-@in_virtual_time
 async def test_a_host_that_stops_in_good_order_loses_nothing_and_the_next_goes_on(
     world_folder: Path,
 ) -> None:
