@@ -20,6 +20,7 @@ from raysaga.statemachines.definition import Durability, SagaDefinition
 from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import TERMINAL
 
+from .recipes import diamond_saga, pivot_saga
 from .toy_services import Fate, fates
 from .virtual_time import virtual_loop
 from .world import World
@@ -78,7 +79,7 @@ async def tell(
     world.moments.clear()
     plan = list(crashes)
     request = world.send_order(definition=definition)
-    saga_id = f"order:{request.body[2]}"
+    saga_id = request.body[0]
 
     def is_over() -> Any:
         if world.engine.life.is_over and plan:
@@ -134,7 +135,31 @@ def test_a_crash_at_any_moment_leaves_the_order_done_or_undone(
     assert ends == {"completed" if story == "done" else "compensated"}
 
 
-@pytest.mark.parametrize("seed", range(60))
+OTHERS: dict[str, tuple[SagaDefinition, Callable[[World], None], str]] = {
+    "branches done": (diamond_saga(), STORIES["done"], "completed"),
+    "branches undone": (diamond_saga(), refused("last"), "compensated"),
+    "a branch refused": (diamond_saga(), refused("left"), "compensated"),
+    "pivot done": (pivot_saga(), STORIES["done"], "completed"),
+    "pivot refused": (pivot_saga(), refused("charge"), "compensated"),
+    "best effort left out": (pivot_saga(best_effort=True), refused("tell"), "completed"),
+}
+
+
+@pytest.mark.parametrize("story", OTHERS)
+def test_so_it_is_with_branches_and_beyond_a_pivot(world_folder: Path, story: str) -> None:
+    definition, arrange, expected = OTHERS[story]
+    moments, end = run(world_folder / "whole", definition, arrange)
+    assert end == expected
+    for k, moment in enumerate(moments):
+        try:
+            _, end = run(world_folder / str(k), definition, arrange, (k,))
+        except BaseException as error:
+            error.add_note(f"crash at {k}: {moment}, of {moments}")
+            raise
+        assert end == expected, f"crash at {k}: {moment}"
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_crashes_upon_crashes_leave_the_order_done_or_undone(world_folder: Path, seed: int) -> None:
     """The second and third crash come while the one before is being recovered from."""
     chance = random.Random(seed)
