@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -40,6 +41,9 @@ RAY_ENVIRONMENT = {
 }
 """Set for a local Ray of our own, unless the caller has set them."""
 
+STOP_TIMEOUT_S = 60.0
+"""How long an engine may take to stop; each of its actors has a sixth of that."""
+
 OBJECT_STORE_BYTES = 100 << 20
 """Our messages are far below the size from which Ray uses its object store."""
 
@@ -74,8 +78,9 @@ class Engine:
         if supervisor is None:
             name = supervisor_actor(self.plan.engine)
             supervisor = ray.get_actor(name, namespace=self.plan.namespace)
-        with contextlib.suppress(ray.exceptions.RayError):
-            await supervisor.stop.remote()
+        # What does not stop in time is killed, which loses nothing that was told.
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            await asyncio.wait_for(_result(supervisor.stop.remote()), STOP_TIMEOUT_S)
         ray.kill(supervisor)
 
 
@@ -166,3 +171,7 @@ def _connect_ray(folder: Path, address: str | None) -> bool:
     )
     write_note(folder, ray.get_runtime_context().gcs_address)
     return True
+
+
+async def _result(ref: Any) -> Any:
+    return await ref

@@ -36,6 +36,9 @@ PINGS_MISSED_MAX = 2
 RESTART_PAUSE_S = 1.0
 """Pause after an actor that could not start was sent to try again."""
 
+STOP_TIMEOUT_S = 10.0
+"""How long an actor may take to let go before it is killed, which is as safe."""
+
 LOCK_WAIT_S = 15.0
 """How long to wait for an earlier engine on the same folder to be gone."""
 
@@ -158,8 +161,8 @@ class SupervisorShell:
             task.cancel()
         for name in reversed(self._names()):
             try:
-                await self._actors[name].stop.remote()
-            except RayError as error:
+                await asyncio.wait_for(_result(self._actors[name].stop.remote()), STOP_TIMEOUT_S)
+            except (RayError, TimeoutError) as error:
                 self._log.warning("stop_failed", actor=name, kind=type(error).__name__)
             ray.kill(self._actors[name])
         self._lock.close()
