@@ -1,0 +1,1 @@
+"""Breaks: every history of one saga proved, and seeded histories of whole engines simulated."""
