@@ -318,8 +318,14 @@ class ParticipantServer:
             return False
         if not work.is_called_back:
             work.is_called_back = True
+            work.task.add_done_callback(lambda _task: self._never_begun(work))
             work.task.cancel()
         return True
+
+    def _never_begun(self, work: _Work) -> None:
+        """Let go of a call whose task was cancelled before its first step, so cannot itself."""
+        if work in self._works:
+            self._leave(work, self._interrupted(work))
 
     async def _serve(self, work: _Work) -> None:
         reply: StepReply | None = None

@@ -52,6 +52,7 @@ class SupervisorShell:
         self._pids: dict[str, int] = {}
         self._missed: dict[str, int] = {}
         self._watching: list[asyncio.Task[None]] = []
+        self._is_stopping = False
         self._lock: Any = None
         self._ready = asyncio.get_running_loop().create_task(self._start())
         # Who asks whether it is ready hears the error; nobody else has to.
@@ -112,7 +113,9 @@ class SupervisorShell:
         self._pids[name] = pong["pid"]
 
     async def _watch(self, name: str) -> None:
-        while True:
+        # The flag, for `wait_for` of Python 3.11 loses a cancel that meets an answer
+        # (python/cpython#86296).
+        while not self._is_stopping:
             await asyncio.sleep(PING_EVERY_S)
             try:
                 await self._look_after(name)
@@ -159,6 +162,9 @@ class SupervisorShell:
         await asyncio.shield(self._ready)
         for task in self._watching:
             task.cancel()
+        # One that is killing a process finishes that; none may replace what is stopped here.
+        self._is_stopping = True
+        await asyncio.gather(*self._watching, return_exceptions=True)
         for name in reversed(self._names()):
             try:
                 await asyncio.wait_for(_result(self._actors[name].stop.remote()), STOP_TIMEOUT_S)

@@ -439,3 +439,15 @@ async def test_a_server_that_stops_finishes_what_the_ledger_has(tmp_path: Path) 
         assert len(list(desk.ledger.rows())) == 10
         assert gate.inside == 0
         assert desk.server.stats()["unanswered"] == 0
+
+
+async def test_a_server_stops_though_a_call_had_not_begun_when_it_was_called_back(
+    tmp_path: Path,
+) -> None:
+    """A task that is cancelled before its first step runs none of its own clean-up."""
+    async with Desk(tmp_path / "shop", Shop(), behaviour=Trouble()) as desk:
+        async with asyncio.timeout(30):
+            desk.send(make_call(), make_call(attempt=2), make_call(COMPENSATION))
+            await desk.server.stop()
+        assert [reply.code for reply in desk.replies] == ["SERVICE_UNAVAILABLE"] * 3
+        assert desk.server.stats()["unanswered"] == 0
