@@ -326,7 +326,7 @@ class SagaHost:
         assert self.committer is not None
         entry = running.take_entry(self.epoch, self.clock.now_ms())
         dropped = None
-        if entry.birth is not None and running.barrier:
+        if entry.birth is not None and refused is not None and running.barrier:
             # One that was not waited for is known to its caller, and its calls have left.
             dropped = self._dropper(running, refused)
         running.writes += 1

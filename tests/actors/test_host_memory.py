@@ -10,6 +10,7 @@ import pytest
 from raysaga.actors.timers import STALE_MAX
 from raysaga.statemachines.calls import ACTION, COMPENSATION
 from raysaga.statemachines.definition import CompensationPolicy, Durability
+from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED, Phase
 from raysaga.storage.errors import StorageFullError
 
@@ -174,6 +175,25 @@ async def test_a_relaxed_saga_that_was_told_is_not_dropped_when_the_journal_is_f
     assert world.services.standing("order:2") == set()
     world.services.let_go()
     assert (await world.outcome(first))["phase"] == "completed"
+    await world.finish()
+
+
+@in_virtual_time
+async def test_a_relaxed_saga_is_not_dropped_by_what_it_must_wait_for_before_its_birth_is_on_disk(
+    world_folder: Path,
+) -> None:
+    """Its first record has its birth and a barrier: a cancel, or a result that is used."""
+    definition = with_durability(chain_saga("order", 3), Durability.RELAXED)
+    world = await World(world_folder).start(definition)
+    world.services.fate = fates({("s1", ACTION): [Fate.HELD]})
+    world.engine.disk.is_full = lambda _entries, reserve: None if reserve else FULL
+    request = await world.submit(definition=definition)
+    assert request.ok == "accepted"
+    assert world.journal.head(SagaId("order:1")) is None
+    cancel = await world.order("cancel", "order:1")
+    assert cancel.ok == "accepted"
+    world.services.let_go()
+    assert (await world.outcome(request))["phase"] == "compensated"
     await world.finish()
 
 
