@@ -38,6 +38,10 @@ _Waiting = tuple[StepCall, Answered]
 RETRY_PAUSE_MS = 100
 """How long retries wait when the budget has none left; all of them for one timer."""
 
+UNSERVED_RETRY_MS = 600_000
+"""Asked of a call to a participant that the engine does not serve. It is sent again at once by
+an engine that is started later; each try adds two events to the journal."""
+
 TIMEOUT_GRAIN_MS = 5
 """A little late is fine, and one wake-up serves many."""
 
@@ -52,7 +56,7 @@ class Dispatcher:
         *,
         participant: str,
         sender: str,
-        exchange: Callable[[bytes], Awaitable[bytes]],
+        exchange: Callable[[bytes], Awaitable[bytes]] | None,
         defect: Callable[[BaseException], None],
         renew: Callable[[StepCall], StepCall] | None = None,
         clock: Clock,
@@ -63,13 +67,15 @@ class Dispatcher:
         Args:
             participant: Its name.
             sender: Name of this end.
-            exchange: Carries one batch there and the answer back.
+            exchange: Carries one batch there and the answer back; None if the engine does
+                not serve the participant.
             defect: Told of what must stop the host.
             renew: Proves anew, when a call leaves, that its sender may send it.
             clock: Time.
             settings: Bounds.
         """
         self.participant = participant
+        self._is_served = exchange is not None
         self._defect = defect
         self._renew = renew
         self._clock = clock
@@ -78,7 +84,7 @@ class Dispatcher:
         self._budget = RetryBudget(settings, clock.monotonic_ms())
         self._lane = Lane(
             sender=sender,
-            exchange=exchange,
+            exchange=exchange or _nowhere,
             receive=self._received,
             failed=self._exchange_lost,
             expects=lambda: bool(self._in_flight),
@@ -119,6 +125,11 @@ class Dispatcher:
     def send(self, call: StepCall, answered: Answered) -> None:
         """Send `call` when its turn comes; `answered` is called once, never before this returns."""
         if self._closed:
+            return
+        if not self._is_served:
+            what = f"this engine does not serve {self.participant}; start it with it"
+            code = Code.NO_SUCH_PARTICIPANT
+            self._answer_here(call, answered, code, what, UNSERVED_RETRY_MS)
             return
         if self.queued_count >= self._settings.participant_queued_max:
             self._answer_here(
@@ -272,6 +283,10 @@ class Dispatcher:
             queue.clear()
         self._in_flight.clear()
         await self._lane.close()
+
+
+async def _nowhere(_batch: bytes) -> bytes:
+    raise ConnectionError("there is no such participant")
 
 
 def _reply_of(fields: Any) -> StepReply | None:

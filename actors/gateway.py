@@ -203,6 +203,8 @@ class Gateway:
         settings: EngineSettings | None = None,
         participants: Mapping[str, str],
         services: Mapping[str, Any],
+        usual_participants: Mapping[str, str],
+        usual_services: Mapping[str, Any],
     ) -> Gateway:
         """Return a gateway to the engine of `folder`, which is started if it does not run.
 
@@ -217,6 +219,8 @@ class Gateway:
             settings=settings or EngineSettings(),
             participants=participants,
             services=services,
+            usual_participants=usual_participants,
+            usual_services=usual_services,
         )
         return cls(engine)
 

@@ -50,8 +50,8 @@ from raysaga.statemachines.tables import Phase
 from raysaga.storage.errors import StaleEpochError, StorageFullError
 from raysaga.storage.journal import Head, Journal
 
-Connect = Callable[[str], Callable[[bytes], Awaitable[bytes]]]
-"""Participant's name to what carries one exchange to it."""
+Connect = Callable[[str], Callable[[bytes], Awaitable[bytes]] | None]
+"""Participant's name to what carries one exchange to it; None if it is not served here."""
 
 
 class SagaHost:

@@ -315,9 +315,10 @@ def connect(
         shards: Number of shards of a new folder (default 1); must agree with an old one.
         settings: Bounds and defaults.
         participants: Name to `module:function`, see the guide on participants; they join
-            the four of the order saga.
-        services: Settings of the order saga's four services; None for
-            `ORDER_SERVICES`, or what a folder that has an inventory already is stocked with.
+            those that the folder notes from earlier engines, and the four of the order saga.
+        services: Settings of the services, by name; they come before those that the folder
+            notes. None for those, or `ORDER_SERVICES`, or what a folder that has an inventory
+            already is stocked with.
 
     Raises, when opened:
         DataFolderError: If the folder cannot be used.
@@ -328,8 +329,10 @@ def connect(
         address=address,
         shard_count=shards,
         settings=settings,
-        participants={**ORDER_PARTICIPANTS, **(participants or {})},
-        services=usual_services(Path(data)) if services is None else dict(services),
+        participants=dict(participants or {}),
+        services=dict(services or {}),
+        usual_participants=ORDER_PARTICIPANTS,
+        usual_services=usual_services(Path(data)) if services is None else {},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from raysaga.statemachines.calls import Outcome
+from raysaga.statemachines.calls import Code, Outcome
 from raysaga.statemachines.commands import NOTHING, CallStep, Command, Decision
 from raysaga.statemachines.definition import CompensationPolicy, Durability
 from raysaga.statemachines.events import (
@@ -22,6 +22,7 @@ from raysaga.statemachines.events import (
     StepUndone,
 )
 from raysaga.statemachines.inputs import StepAnswered
+from raysaga.statemachines.retry import RetryPolicy
 from raysaga.statemachines.saga import MOVING_BACK, PASSED_BACK, Saga
 from raysaga.statemachines.tables import Phase, StepStatus
 
@@ -97,14 +98,23 @@ def answered_undo(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     return _undo_failed(saga, given, now_ms)
 
 
+def retry_delay_ms(policy: RetryPolicy, given: StepAnswered) -> int | None:
+    """Return the wait before the next attempt, None to give up.
+
+    Without a limit where the engine only was started without the participant: a name that is
+    missing today is no reason to undo, or to give up undoing, what was accepted.
+    """
+    if given.code == Code.NO_SUCH_PARTICIPANT:
+        return max(policy.delay_ms_max, given.retry_after_ms)
+    return policy.delay_ms(given.attempt, given.jitter, given.retry_after_ms)
+
+
 def _undo_failed(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     i = given.step
     step = saga.definition.steps[i]
     delay_ms = None
     if saga.phase is Phase.COMPENSATING and given.outcome != Outcome.REFUSED:
-        delay_ms = step.compensation_retry.delay_ms(
-            given.attempt, given.jitter, given.retry_after_ms
-        )
+        delay_ms = retry_delay_ms(step.compensation_retry, given)
     retry_at_ms = None if delay_ms is None else now_ms + delay_ms
     failed = AttemptFailed(i, True, given.attempt, now_ms, given.code, given.message, retry_at_ms)
     if retry_at_ms is not None or saga.phase is not Phase.COMPENSATING:
@@ -134,7 +144,8 @@ def recall_undos(
 ) -> Decision:
     """Send compensations again after a takeover, or after an operator's word.
 
-    `only_called` leaves what waits for its retry to its timer, and what gave up alone.
+    `only_called` leaves what waits for its retry to its timer, and what gave up alone; what
+    waits for a participant that was not served is sent, for this engine may serve it.
     """
     again = {StepStatus.UNDOING}
     if not only_called:
@@ -142,7 +153,8 @@ def recall_undos(
     events: list[Event] = []
     commands: list[Command] = []
     for i in sorted(saga.undo - skipped, reverse=True):
-        if saga.steps[i].status in again:
+        step = saga.steps[i]
+        if step.status in again or (step.is_unserved and step.status is StepStatus.UNDO_WAITING):
             events.append(StepCalled(i, True, 1, now_ms))
             commands.append(CallStep(i, True, 1))
     left = saga.undo_left - len(skipped)

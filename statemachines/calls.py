@@ -113,6 +113,8 @@ class Code(StrEnum):
     OVERLOADED = "OVERLOADED"
     TIMEOUT = "TIMEOUT"
     SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE"
+    NO_SUCH_PARTICIPANT = "NO_SUCH_PARTICIPANT"
+    """The engine was started without the participant, which says nothing about the saga."""
     INVALID_REQUEST = "INVALID_REQUEST"
     UNKNOWN_OPERATION = "UNKNOWN_OPERATION"
     STORAGE_FULL = "STORAGE_FULL"

@@ -17,6 +17,7 @@ from raysaga.statemachines.backward import (
     answered_undo,
     compensation_steps,
     recall_undos,
+    retry_delay_ms,
     turn_back,
 )
 from raysaga.statemachines.calls import Code, Outcome
@@ -185,7 +186,7 @@ def _attempt_failed(saga: Saga, given: StepAnswered, now_ms: int) -> Decision:
     step = saga.definition.steps[i]
     delay_ms = None
     if saga.phase in FORWARD:
-        delay_ms = step.action_retry.delay_ms(given.attempt, given.jitter, given.retry_after_ms)
+        delay_ms = retry_delay_ms(step.action_retry, given)
     retry_at_ms = None if delay_ms is None else now_ms + delay_ms
     failed = AttemptFailed(i, False, given.attempt, now_ms, given.code, given.message, retry_at_ms)
     if retry_at_ms is not None:

@@ -34,7 +34,8 @@ def resume_forward(
 ) -> Decision:
     """Send again what was under way, and what is ready; after a takeover or a park.
 
-    `with_waiting` also sends what waits for its retry; else its timer stands.
+    `with_waiting` also sends what waits for its retry; else its timer stands, unless it
+    waits for a participant that was not served: this engine may serve it.
     """
     again = {StepStatus.CALLING, StepStatus.UNKNOWN, StepStatus.REFUSED}
     if with_waiting:
@@ -47,6 +48,7 @@ def resume_forward(
         if i not in skipped
         and (
             step.status in again
+            or (step.is_unserved and step.status is StepStatus.WAITING)
             or (step.status is StepStatus.PENDING and _may_start(saga, i, skipped))
         )
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from raysaga.statemachines.calls import LedgerStatus
+from raysaga.statemachines.calls import Code, LedgerStatus
 from raysaga.statemachines.definition import Durability, SagaDefinition
 from raysaga.statemachines.events import (
     Accepted,
@@ -83,12 +83,14 @@ class StepProgress:
         called_at_ms: When the last attempt of either call was decided.
         retry_at_ms: When a waiting call is due.
         has_refused: Whether its participant has refused it for good, so that no effect can stand.
+        is_unserved: Whether the last attempt that failed met an engine without its participant.
     """
 
     __slots__ = (
         "attempt",
         "called_at_ms",
         "has_refused",
+        "is_unserved",
         "result",
         "retry_at_ms",
         "status",
@@ -103,6 +105,7 @@ class StepProgress:
         self.called_at_ms = 0
         self.retry_at_ms = 0
         self.has_refused = False
+        self.is_unserved = False
 
 
 class Saga:
@@ -330,6 +333,9 @@ def _step_refused(saga: Saga, event: StepRefused) -> None:
     saga.recoveries = 0
 
 
+_CALLED = frozenset({StepStatus.CALLING, StepStatus.UNDOING})
+
+
 def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
     step = saga.steps[event.step]
     if event.undo:
@@ -342,6 +348,10 @@ def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
     if event.retry_at_ms is not None:
         step.retry_at_ms = event.retry_at_ms
         saga.waiting.add(event.step)
+    step.is_unserved = event.code == Code.NO_SUCH_PARTICIPANT
+    if step.is_unserved and not any(other.status in _CALLED for other in saga.steps):
+        # Engines may come and go without the participant; none of them was brought down by this.
+        saga.recoveries = 0
 
 
 def _step_undone(saga: Saga, event: StepUndone) -> None:

@@ -34,6 +34,7 @@ from raysaga.storage.journal import JournalIdentity
 from raysaga.storage.ledger_reader import LedgerReader
 from raysaga.storage.lmdb_environment import Environment, structure_flaws
 from raysaga.storage.lmdb_journal import LmdbJournal, verify_copy
+from raysaga.storage.participants_note import copy_note
 from raysaga.storage.settings import JournalSettings
 from raysaga.storage.verify import VerifyReport
 
@@ -111,6 +112,7 @@ def backup(
             "services": services,
         }
         write_atomically(temporary / BACKUP_FILE, json.dumps(notes, indent=2).encode())
+        copy_note(folder.path, temporary)
         write_atomically(temporary / FOLDER_FILE, folder.to_json())
         size_bytes = _size_bytes(temporary)
     return BackupReport(
@@ -162,6 +164,7 @@ def restore(
             tell(f"service {name}")
             _copy_files(folder.service_path(name), restored.service_path(name))
             _check_service(restored.service_path(name))
+        copy_note(folder.path, temporary)
         write_atomically(temporary / FOLDER_FILE, restored.to_json())
         size_bytes = _size_bytes(temporary)
     return BackupReport(

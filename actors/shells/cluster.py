@@ -92,6 +92,8 @@ async def open_engine(
     settings: EngineSettings,
     participants: Mapping[str, str],
     services: Mapping[str, Any],
+    usual_participants: Mapping[str, str],
+    usual_services: Mapping[str, Any],
 ) -> Engine:
     """Return the engine of `folder`, started if it does not run.
 
@@ -103,6 +105,8 @@ async def open_engine(
         settings: Bounds and defaults.
         participants: See `EnginePlan`.
         services: See `EnginePlan`.
+        usual_participants: See `EnginePlan`.
+        usual_services: See `EnginePlan`.
 
     Raises:
         DataFolderError: If the folder cannot be used.
@@ -118,6 +122,8 @@ async def open_engine(
         settings=settings,
         participants=dict(participants),
         services=dict(services),
+        usual_participants=dict(usual_participants),
+        usual_services=dict(usual_services),
     )
     supervisor = named_actor(
         SupervisorShell,

@@ -47,6 +47,12 @@ def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Jour
     )
 
 
+def _wire_to(plan: EnginePlan, participant: str) -> ActorWire | None:
+    if participant not in plan.participants:
+        return None
+    return ActorWire(participant_actor(plan.engine, participant), plan.namespace)
+
+
 def host_on(
     plan: EnginePlan, journal: Journal, scope: Scope, run_blocking: CommitThread
 ) -> SagaHost:
@@ -55,7 +61,7 @@ def host_on(
         journal=journal,
         scope=scope,
         owner=owner_name(),
-        connect=lambda name: ActorWire(participant_actor(plan.engine, name), plan.namespace),
+        connect=lambda name: _wire_to(plan, name),
         clock=SystemClock(),
         settings=plan.settings,
         chance=random.Random(),

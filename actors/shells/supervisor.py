@@ -8,6 +8,7 @@ Ray does not notice a process that merely stands still.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from raysaga.actors.shells.wires import FOR_EVER, named_actor, participant_actor
 from raysaga.statemachines.errors import SagaError
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.errors import DataFolderError
+from raysaga.storage.participants_note import ParticipantsNote, read_note, write_note
 
 PING_EVERY_S = 0.5
 PING_TIMEOUT_S = 5.0
@@ -66,6 +68,9 @@ class SupervisorShell:
         )
         self._log = structlog.get_logger()
         self._lock = await self._locked(folder)
+        note = read_note(folder.path)
+        self._plan = plan = plan.settled(note, _is_found)
+        self._tell_changes(note)
         for name in self._names():
             self._actors[name] = self._make(name)
         try:
@@ -78,7 +83,21 @@ class SupervisorShell:
             raise
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watch(name)) for name in self._names()]
+        # Only now, for who could not be started must not be in the way of the next engine.
+        known = {**note.participants, **plan.participants}
+        write_note(folder.path, ParticipantsNote(known, plan.services))
         self._log.info("engine_ready", pids=dict(self._pids))
+
+    def _tell_changes(self, note: ParticipantsNote) -> None:
+        """Log what is served otherwise than the folder notes, or not at all."""
+        for name, noted in note.participants.items():
+            function = self._plan.participants.get(name)
+            if function is None:
+                self._log.warning("participant_not_found", participant=name, function=noted)
+            elif function != noted:
+                self._log.warning(
+                    "participant_changed", participant=name, function=function, noted=noted
+                )
 
     async def _locked(self, folder: DataFolder) -> Any:
         loop = asyncio.get_running_loop()
@@ -172,6 +191,14 @@ class SupervisorShell:
                 self._log.warning("stop_failed", actor=name, kind=type(error).__name__)
             ray.kill(self._actors[name])
         self._lock.close()
+
+
+def _is_found(function: str) -> bool:
+    """Return whether the module of `module:function` can be imported here."""
+    try:
+        return importlib.util.find_spec(function.partition(":")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 async def _result(ref: Any) -> Any:

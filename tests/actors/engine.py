@@ -129,7 +129,10 @@ class Engine:
         self._world.stopped(self, error)
         self.life.end()
 
-    def _connect(self, name: str) -> Callable[[bytes], Awaitable[bytes]]:
+    def _connect(self, name: str) -> Callable[[bytes], Awaitable[bytes]] | None:
+        if name in self._world.unserved:
+            return None
+
         async def exchange(batch: bytes) -> bytes:
             return await self._world.carry(self, name, batch)
 

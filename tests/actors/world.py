@@ -57,6 +57,7 @@ class World:
         zombies: Earlier ones that still run.
         services: The participants.
         cut: Names of participants that cannot be reached; `desk` for the engine itself.
+        unserved: Names of participants that the next incarnation is started without.
         lose_answers: How many of the next exchanges with a participant lose their answer
             on the way back, by name.
         moments: What has happened that a crash could come between, in order.
@@ -77,6 +78,7 @@ class World:
         self.launcher: Any = None
         self.scope = shard_scope(UUID, 0)
         self.cut: set[str] = set()
+        self.unserved: set[str] = set()
         self.lose_answers: dict[str, int] = {}
         self.moments: list[str] = []
         self.crash_at: int | None = None

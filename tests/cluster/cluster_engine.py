@@ -22,6 +22,7 @@ SERVICES = ("inventory", "payment", "shipping", "notification")
 WAIT_S = 60.0
 LOOK_EVERY_S = 0.02
 
+TROUBLED = "troubled_services:serve"
 STOCK = {"items": {"rare": 0}, "default": 100_000}
 
 
@@ -112,7 +113,7 @@ def start_engine(folder: Path, run: str, **options: Any) -> tuple[BlockingSagas,
     connection = connect_blocking(
         folder,
         settings=settings,
-        participants=dict.fromkeys(SERVICES, "troubled_services:serve"),
+        participants=options.pop("participants", dict.fromkeys(SERVICES, TROUBLED)),
         services={"inventory": {"stock": STOCK}, "notification": {"maildir": "mail"}},
         **options,
     )

@@ -67,3 +67,8 @@ def serve(name: str, settings: Mapping[str, Any]) -> Service:
     service = serve_calm(name, settings)
     service.trouble = Trouble(Path(settings["folder"]) / "trouble")
     return service
+
+
+def serve_depot(_name: str, settings: Mapping[str, Any]) -> Service:
+    """Return the shipping service, whatever it is to be called."""
+    return serve("shipping", settings)

@@ -1,0 +1,52 @@
+"""Engines that come and go on one folder: what a later one knows of the earlier ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cluster_engine import SERVICES, TROUBLED, Engine, start_engine, swift, until
+
+from raysaga.api.blocking import connect_blocking
+from raysaga.storage.participants_note import NOTE_FILE
+
+pytestmark = pytest.mark.cluster
+
+own = swift("own", schedule_shipping={"participant": "depot"}, deadline_ms=None)
+
+
+def failure_codes(engine: Engine, saga_id: str) -> set[str]:
+    rows = engine.sagas.history(saga_id)
+    return {row["code"] for row in rows if row["event"] == "attempt_failed"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_engine_that_names_no_participants_serves_those_that_its_folder_notes(
+    tmp_path: Path,
+) -> None:
+    """And one whose folder does not note them lets the saga wait, which is never turned back."""
+    folder = tmp_path / "data"
+    participants = dict.fromkeys(SERVICES, TROUBLED)
+    participants["depot"] = "troubled_services:serve_depot"
+    connection, engine = start_engine(folder, "own", participants=participants)
+    order = engine.order()
+    saga_id = f"own:{order['order_id']}"
+    note = engine.trouble(saga_id, "schedule_shipping", "action", "before", "always hang")
+    engine.sagas.submit(own, order, key=order["order_id"])
+    until(lambda: ("process_payment", "action") in engine.effects(saga_id), "it is half way")
+    engine.sagas.stop_engine()
+    connection.__exit__(None, None, None)
+    note.unlink()
+
+    noted = (folder / NOTE_FILE).read_text()
+    (folder / NOTE_FILE).unlink()
+    with connect_blocking(folder) as sagas:
+        engine.sagas = sagas
+        until(lambda: "NO_SUCH_PARTICIPANT" in failure_codes(engine, saga_id), "it is not found")
+        assert sagas.status(saga_id)["phase"] == "running"
+        sagas.stop_engine()
+
+    (folder / NOTE_FILE).write_text(noted)
+    with connect_blocking(folder) as sagas:
+        assert sagas.handle(saga_id).result(timeout_s=60).status == "completed"
+        sagas.stop_engine()
