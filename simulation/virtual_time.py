@@ -102,6 +102,10 @@ class Life:
         """Call within this life."""
         return self.context().run(call)
 
+    def soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call within this life, in the next turn, unless it is over by then."""
+        asyncio.get_running_loop().call_soon(callback, *args, context=self.context())
+
     def task(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run a coroutine within this life."""
         return asyncio.get_running_loop().create_task(coroutine, context=self.context())
@@ -152,14 +156,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return seconds since the beginning."""
         return self.instant
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
         """See `asyncio`."""
         life = Life.current.get() if context is None else context.get(Life.current)
         if life is None:
             return super().call_soon(callback, *args, context=context)
         return super().call_soon(life._do, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> Any:
         """See `asyncio`."""
         life = Life.current.get() if context is None else context.get(Life.current)
         if life is None:
