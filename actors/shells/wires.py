@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 FOR_EVER = -1
 """Restarts of an actor that Ray brings back however often it dies."""
@@ -14,7 +15,8 @@ FOR_EVER = -1
 def named_actor(shell: Any, name: str, namespace: str, *, restarts: int, arguments: Any) -> Any:
     """Return the actor `name`, made of `shell` with `arguments` if there is none yet.
 
-    It outlives its maker. Ray never repeats a call to it by itself: repeats are ours, with keys.
+    It outlives its maker, on the maker's node, which has the data folder; it never runs on
+    another. Ray never repeats a call to it by itself: repeats are ours, with keys.
 
     Args:
         shell: Its class.
@@ -31,6 +33,9 @@ def named_actor(shell: Any, name: str, namespace: str, *, restarts: int, argumen
         "num_cpus": 0,
         "max_restarts": restarts,
         "max_task_retries": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        ),
     }
     return ray.remote(shell).options(**options).remote(*arguments)
 
