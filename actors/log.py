@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from raysaga.actors.log_file import BYTES_MAX, FILES_MAX, LogFile
 from raysaga.statemachines.card_numbers import contains_card_number
 
 LEVELS: Mapping[str, int] = {
@@ -27,12 +28,21 @@ VALUE_CHARS_MAX = 2_000
 """Longest string that is logged whole."""
 
 
-def configure_log(path: Path | None, level: str, **context: Any) -> None:
+def configure_log(
+    path: Path | None,
+    level: str,
+    *,
+    bytes_max: int = BYTES_MAX,
+    files_max: int = FILES_MAX,
+    **context: Any,
+) -> None:
     """Send this process's log to `path` (appended, JSON lines), or to standard error.
 
     Args:
         path: The file; None for standard error, coloured if it is a terminal.
         level: `debug` shows each transition; see `LEVELS`.
+        bytes_max: See `LogFile`.
+        files_max: See `LogFile`.
         context: Facts that each line carries, such as `shard`.
     """
     processors: list[Any] = [
@@ -51,8 +61,8 @@ def configure_log(path: Path | None, level: str, **context: Any) -> None:
         )
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Line buffered: a line is in the file before the next is written, also at a crash.
-        factory = structlog.WriteLoggerFactory(file=path.open("a", buffering=1, encoding="utf-8"))
+        file: Any = LogFile(path, bytes_max=bytes_max, files_max=files_max)
+        factory = structlog.WriteLoggerFactory(file=file)
         processors.append(structlog.processors.JSONRenderer())
     structlog.configure(
         processors=processors,

@@ -10,10 +10,12 @@ Costs: one pass over the log files, at about a gigabyte in a second or two.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from raysaga.actors.story import event_name
 from raysaga.statemachines.events import EVENT_TYPES
@@ -34,13 +36,28 @@ _WHERE = ("level", "shard", "pid", "epoch", "participant")
 def lines_about(folder: Path, saga_id: str) -> Iterator[dict[str, Any]]:
     """Yield the log lines in `folder` that carry `saga_id`, as they were written, and "at_ms"."""
     needle = json.dumps(saga_id).encode()
-    for path in sorted(folder.glob("*.jsonl*")):
-        with path.open("rb") as file:
+    with opened_logs(folder) as files:
+        for file in files:
             while line := file.readline(LINE_BYTES_MAX):
                 if needle in line:
                     facts = _facts(line)
                     if facts is not None and facts.get("saga_id") == saga_id:
                         yield facts
+
+
+@contextmanager
+def opened_logs(folder: Path) -> Iterator[list[BinaryIO]]:
+    """Give the log files of `folder`, those that were set aside as well, each once.
+
+    All are opened before the first is read: one that is set aside meanwhile has another name.
+    """
+    with ExitStack() as stack:
+        files: dict[int, BinaryIO] = {}
+        for path in sorted(folder.glob("*.jsonl*")):
+            with suppress(FileNotFoundError):
+                file = stack.enter_context(path.open("rb"))
+                files[os.fstat(file.fileno()).st_ino] = file
+        yield list(files.values())
 
 
 def _facts(line: bytes) -> dict[str, Any] | None:

@@ -109,3 +109,9 @@ class EngineSettings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """From which level on the processes log; each transition is a line at `debug`."""
+
+    log_bytes_max: int = Field(64 << 20, ge=1 << 10)
+    """Size from which on a log file is set aside and a new one is begun."""
+
+    log_files_max: int = Field(5, ge=2)
+    """Files that are kept of each log, the newest included."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.host import SagaHost
 from raysaga.actors.log import configure_log
+from raysaga.actors.settings import EngineSettings
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import (
     CommitThread,
@@ -33,8 +35,20 @@ def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
     prepare_process()
     folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
     path = folder.log_path / f"{log_name}.jsonl"
-    configure_log(path, plan.settings.log_level, **facts, pid=os.getpid())
+    configure_process_log(path, plan.settings, **facts)
     return folder
+
+
+def configure_process_log(path: Path, settings: EngineSettings, **facts: Any) -> None:
+    """Send this process's log to `path`, as the settings say."""
+    configure_log(
+        path,
+        settings.log_level,
+        bytes_max=settings.log_bytes_max,
+        files_max=settings.log_files_max,
+        **facts,
+        pid=os.getpid(),
+    )
 
 
 def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Journal:

@@ -17,7 +17,7 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from raysaga.actors.log import configure_log
+from raysaga.actors.shells.housing import configure_process_log
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.service import ServiceShell
@@ -63,9 +63,7 @@ class SupervisorShell:
     async def _start(self) -> None:
         plan = self._plan
         folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=True)
-        configure_log(
-            folder.log_path / "supervisor.jsonl", plan.settings.log_level, pid=os.getpid()
-        )
+        configure_process_log(folder.log_path / "supervisor.jsonl", plan.settings)
         self._log = structlog.get_logger()
         self._lock = await self._locked(folder)
         note = read_note(folder.path)
