@@ -119,11 +119,19 @@ Line = Asked | Told | Sent | Replied | Effect | Granted | Committed | Trouble
 
 
 class Reading(NamedTuple):
-    """A caller's last reading of one saga."""
+    """A caller's last reading of one saga.
+
+    Attributes:
+        phase: Where it stands.
+        code: Why it was undone or is parked.
+        remaining: What it completed without, or what stands though it did not complete.
+        is_whole: Whether its records were still there; of a pruned saga only the phase is told.
+    """
 
     phase: str
     code: str
     remaining: tuple[str, ...]
+    is_whole: bool
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -320,9 +320,7 @@ async def _look(world: World, seen: Observation) -> None:
         await asyncio.sleep(0.01)
     for saga_id, request in readings.items():
         told = request.ended
-        seen.readings[saga_id] = (
-            None if told is None else Reading(told["phase"], told["code"], tuple(told["remaining"]))
-        )
+        seen.readings[saga_id] = None if told is None else _reading(told)
     for request in lists:
         seen.listed.update({row["saga_id"]: row["phase"] for row in request.ok or ()})
     for request in stats:
@@ -344,6 +342,11 @@ async def _left_over(world: World) -> list[str]:
             return found
         # No multiple of any pause of the engine's.
         await asyncio.sleep(0.0137)
+
+
+def _reading(told: Mapping[str, Any]) -> Reading:
+    is_whole = bool(told["results"] or told["message"])
+    return Reading(told["phase"], told["code"], tuple(told["remaining"]), is_whole)
 
 
 def _look_at_disks(world: World, seen: Observation) -> None:

@@ -128,7 +128,7 @@ class World:
                     request.operation,
                     _saga_of(request.operation, request.body),
                     kind,
-                    _facts(request.operation, kind, body),
+                    _facts(request, kind, body),
                 )
             )
 
@@ -241,16 +241,17 @@ def _saga_of(operation: str, body: Any) -> str:
     return str(body.get("saga_id", "")) if isinstance(body, dict) else ""
 
 
-def _facts(operation: str, kind: str, body: Any) -> dict[str, Any]:
+def _facts(request: Request, kind: str, body: Any) -> dict[str, Any]:
     """Return what counts of an answer, as plain data that is no heap."""
+    operation = request.operation
     if kind == "error":
         return {"code": body[0]}
     if kind == "ended" or (kind == "ok" and operation == "status"):
         return {name: body[name] for name in ("phase", "code", "step", "remaining")}
-    if operation in ("submit", "cancel", "force", "retry", "skip"):
+    if operation == "submit":
+        return {"answer": body, "fingerprint": request.body[3]}
+    if operation in ("cancel", "force", "retry", "skip"):
         return {"answer": body}
-    if operation == "history" and kind == "ok":
-        return {"events": [row.get("event", "") for row in body]}
     return {}
 
 
