@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from raysaga.actors.archive_pages import Page, Place, cut, holds_text, to_scan
 from raysaga.actors.engine_note import read_note
 from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
 from raysaga.actors.log_lines import lines_about, merged_story
@@ -183,8 +184,9 @@ class Archive:
         step: str | None = None,
         definition: str | None = None,
         accepted_before_ms: int | None = None,
+        newest: bool = True,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the index rows of sagas that meet every condition, newest first.
+        """Yield the index rows of sagas that meet every condition, newest or oldest first.
 
         Args:
             limit: How many at most.
@@ -193,6 +195,7 @@ class Archive:
             step: The reason is about exactly this step.
             definition: Exactly this name.
             accepted_before_ms: Accepted before this instant, Unix time.
+            newest: Whether the newest come first, or the oldest.
         """
         wanted = HeadFilter(
             phases=phases,
@@ -201,9 +204,36 @@ class Archive:
             definition=definition,
             accepted_before_ms=accepted_before_ms,
         )
-        pages = [self._heads(shard, wanted, limit) for shard in self._shards()]
-        merged = heapq.merge(*pages, key=lambda head: -head.accepted_at_ms)
+        pages = [self._heads(s, wanted, limit, newest=newest) for s in self._shards()]
+        merged = heapq.merge(*pages, key=lambda head: head.accepted_at_ms, reverse=newest)
         return (head_row(head) for head in islice(merged, limit))
+
+    def page(
+        self, *, limit: int, looks_max: int, after: Place | None, text: str = "", **wanted: Any
+    ) -> Page:
+        """Return some of the sagas that meet every condition, newest first; see `Page`.
+
+        Args:
+            limit: Rows at most.
+            looks_max: Sagas to look at, at most.
+            after: Where the page before ended; None for the first.
+            text: A string that the input must hold, at any depth; it costs reading the saga.
+            wanted: Fields of a `HeadFilter`.
+        """
+        conditions = HeadFilter(**wanted)
+        start = after or Place(time.time_ns() // 1_000_000, {})
+        scanned = to_scan(conditions)
+        runs = {
+            shard: self._heads(shard, scanned, PAGE_SAGAS, start.passed.get(shard))
+            for shard in self._shards()
+        }
+
+        def holds(head: Head) -> bool:
+            saga = getattr(self._load(head.saga_id), "saga", None)
+            return saga is not None and holds_text(saga.input, text)
+
+        asked = holds if text else None
+        return cut(runs, conditions, holds=asked, limit=limit, looks_max=looks_max, start=start)
 
     def counts(self) -> dict[str, int]:
         """Return the number of sagas in each phase, pruned ones not included."""
@@ -362,12 +392,19 @@ class Archive:
             found = self._definitions[shard] = Definitions(self._journals[shard])
         return found.get(content_hash)
 
-    def _heads(self, shard: int, wanted: HeadFilter, limit: int) -> Iterator[Head]:
-        after: SagaId | None = None
+    def _heads(
+        self,
+        shard: int,
+        wanted: HeadFilter,
+        limit: int,
+        after: SagaId | None = None,
+        newest: bool = True,
+    ) -> Iterator[Head]:
         page_sagas = min(limit, PAGE_SAGAS)
         while True:
             try:
-                page = self._journals[shard].heads(wanted, limit=page_sagas, after=after)
+                journal = self._journals[shard]
+                page = journal.heads(wanted, limit=page_sagas, after=after, newest=newest)
             except KeyError:
                 # Even its key was forgotten between two pages, and so were all before it.
                 return

@@ -1,9 +1,8 @@
 """Drives any number of sagas: input, decide, commit, act; plain asyncio, no Ray.
 
-One saga takes one input at a time. What a barrier holds back leaves only after
-the commit has returned; while a saga waits for a barrier, further inputs to it
-wait in its mailbox. The same host runs in a Ray actor, in a test on a memory
-journal, and on a virtual clock.
+One saga takes one input at a time. What a barrier holds back leaves only after the commit
+has returned; meanwhile further inputs to the saga wait in its mailbox. The same host runs
+in a Ray actor, in a test on a memory journal, and on a virtual clock.
 
 Refuses to start under `python -O`: the assertions guard what is written.
 """
@@ -20,6 +19,7 @@ from raysaga.actors.call_stamp import CallStamp
 from raysaga.actors.clock import Clock, JumpGuard
 from raysaga.actors.committer import GroupCommitter, RunBlocking
 from raysaga.actors.dispatcher import Dispatcher
+from raysaga.actors.measures import Measures
 from raysaga.actors.questions import ask_ledgers
 from raysaga.actors.recovery import Definitions, Unreadable, load, park_unreadable
 from raysaga.actors.running import ENDS, Ended, Running, Told
@@ -81,8 +81,7 @@ class SagaHost:
             settings: Bounds.
             chance: Source of jitter.
             run_blocking: Runs a commit beside the event loop.
-            fatal: Called when it must stop without answering anybody: it was
-                fenced out, or the outcome of a commit is unknown.
+            fatal: Called when it must stop: it was fenced out, or a commit's end is unknown.
         """
         if not __debug__:
             raise RuntimeError("raysaga does not run under python -O: assertions guard its journal")
@@ -111,6 +110,7 @@ class SagaHost:
         self.stamp: CallStamp | None = None
         self._unreadable: set[SagaId] = set()
         self.finished_count = 0
+        self.measures = Measures()
         self.ended: Ended | None = None
 
     # -- life ----------------------------------------------------------------
@@ -179,8 +179,7 @@ class SagaHost:
     ) -> None:
         """Begin a saga that is not known yet.
 
-        Exactly one of `accepted` and `refused` is called, once the journal has
-        or has not taken it.
+        Exactly one of `accepted` and `refused` is called, once the journal has taken it or not.
         """
         assert saga_id not in self.sagas
         running = self.sagas[saga_id] = Running.newborn(saga_id, definition, given)
@@ -233,6 +232,7 @@ class SagaHost:
             evolve(saga, event)
         if events:
             log_events(self.log, saga, events)
+            self.measures.note(saga, events)
             running.held.extend(events)
         if events or isinstance(given, TimeReached):
             due_at_ms = saga.due_at_ms()

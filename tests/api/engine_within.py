@@ -21,6 +21,7 @@ from raysaga.actors.reconciler import Reconciler
 from raysaga.actors.services.catalogue import SERVICE_NAMES, build_participant
 from raysaga.actors.services.settings import ServicesSettings
 from raysaga.actors.settings import EngineSettings
+from raysaga.actors.shard_stats import shard_stats
 from raysaga.actors.shells.process import CommitThread
 from raysaga.api.client import Sagas
 from raysaga.statemachines.calls import StepCall
@@ -60,7 +61,11 @@ class Within:
             run_blocking=self._commit,
             fatal=self._stopped,
         )
-        self.desk = Desk(self.host, launcher=None, stats=dict)
+        self.desk = Desk(
+            self.host,
+            launcher=None,
+            stats=lambda: shard_stats(0, self.host, self.desk, self.reconciler),
+        )
         self.reconciler = Reconciler(
             self.host,
             clock=clock,

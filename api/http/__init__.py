@@ -1,0 +1,1 @@
+"""The engine over HTTP: `app` makes the application, `raysaga serve` runs it."""
