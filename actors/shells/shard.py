@@ -10,6 +10,7 @@ from typing import Any
 from raysaga.actors.desk import Desk
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler
+from raysaga.actors.shard_stats import shard_stats
 from raysaga.actors.shells.housing import begin_process, host_on, open_shard_journal
 from raysaga.actors.shells.launcher import RayLauncher
 from raysaga.actors.shells.ownership import take_ownership
@@ -64,36 +65,8 @@ class ShardShell:
 
     def stats(self) -> dict[str, Any]:
         """Return what a bench and an operator want to know, as plain numbers."""
-        host = self._host
-        assert host.committer is not None
         assert self._desk is not None
-        usage = host.journal.usage()
-        return {
-            "shard": self._shard,
-            "pid": os.getpid(),
-            "epoch": host.epoch,
-            "in_memory": len(host.sagas),
-            "accepted": self._desk.accepted_count,
-            "rejected": self._desk.rejected_count,
-            "finished": host.finished_count,
-            "recovered": self._reconciler.recovered_count,
-            "commits": host.committer.commit_count,
-            "entries": host.committer.entry_count,
-            "map_used": usage.used,
-            "map_cap": usage.cap,
-            "phases": {phase.value: n for phase, n in host.journal.counts().items()},
-            "participants": {
-                name: {
-                    "exchanges": d.exchange_count,
-                    "sent": d.sent_count,
-                    "timeouts": d.timeout_count,
-                    "in_flight": d.in_flight_count,
-                    "queued": d.queued_count,
-                    "circuit": d.breaker.state.value,
-                }
-                for name, d in host.dispatchers.items()
-            },
-        }
+        return shard_stats(self._shard, self._host, self._desk, self._reconciler)
 
     async def stop(self) -> None:
         """Flush what is decided and let go of the journal."""
