@@ -21,16 +21,17 @@ from raysaga.actors.errors import (
 )
 from raysaga.actors.host import SagaHost
 from raysaga.actors.lane import Landing
-from raysaga.actors.outcome import bare_outcome, head_row, outcome_of, status_of
+from raysaga.actors.outcome import bare_outcome, outcome_of, status_of
 from raysaga.actors.placement import saga_scope
 from raysaga.actors.reconciler import Launcher
 from raysaga.actors.recovery import Unreadable, load, read_events
 from raysaga.actors.running import AT_REST, Running
+from raysaga.actors.search import Search, saga_id_given
 from raysaga.actors.story import history_rows
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
-from raysaga.statemachines.ids import SagaId, is_key
+from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.inputs import (
     CancelRequested,
     CompensationForced,
@@ -43,10 +44,7 @@ from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 from raysaga.storage.codec import pack_value
 from raysaga.storage.errors import StorageFailedError, StorageFullError
-from raysaga.storage.journal import Head, HeadFilter
-
-LIST_MAX = 1_000
-"""Rows of one page of a list."""
+from raysaga.storage.journal import Head
 
 DEDICATED_POLL_MS = 100
 """How often a shard looks for the end of a saga that has its own actor."""
@@ -103,6 +101,7 @@ class Desk:
         self._births: dict[SagaId, list[tuple[Caller, bool, bool]]] = {}
         self._waiting: dict[SagaId, list[Caller]] = {}
         self._poll: asyncio.Task[None] | None = None
+        self._searching = asyncio.Lock()
         self.accepted_count = 0
         self.rejected_count = 0
 
@@ -126,15 +125,15 @@ class Desk:
         if operation == "submit":
             self._submit(caller, body)
         elif operation == "watch":
-            self._watch(caller, _saga_id(body["saga_id"]))
+            self._watch(caller, saga_id_given(body["saga_id"]))
         elif operation in ORDERS:
             self._order(caller, operation, body)
         elif operation == "status":
-            caller.ok(self.status(_saga_id(body["saga_id"])))
+            caller.ok(self.status(saga_id_given(body["saga_id"])))
         elif operation == "history":
-            caller.ok(self.history(_saga_id(body["saga_id"]), bool(body.get("payloads"))))
+            caller.ok(self.history(saga_id_given(body["saga_id"]), bool(body.get("payloads"))))
         elif operation == "list":
-            caller.ok(self.list_heads(body))
+            self._list(caller, Search(self._host.journal, body))
         elif operation == "define":
             self._define(caller, body)
         elif operation == "stats":
@@ -151,7 +150,7 @@ class Desk:
 
     def _submit(self, caller: Caller, body: list[Any]) -> None:
         saga_id, definition_hash, key, fingerprint, saga_input, deadline_ms, dedicated, watch = body
-        if _saga_id(saga_id).partition(":")[2] != key or not isinstance(fingerprint, str):
+        if saga_id_given(saga_id).partition(":")[2] != key or not isinstance(fingerprint, str):
             raise ValidationError("it does not name the saga", "key")
         running = self._host.sagas.get(saga_id)
         if running is not None:
@@ -311,7 +310,7 @@ class Desk:
     # -- orders --------------------------------------------------------------
 
     def _order(self, caller: Caller, operation: str, body: Mapping[str, Any]) -> None:
-        saga_id = _saga_id(body["saga_id"])
+        saga_id = saga_id_given(body["saga_id"])
         by, note = str(body["by"]), str(body.get("note", ""))
         if operation == "skip" and not note:
             raise ValidationError("a skip needs a note that says why", "note")
@@ -445,46 +444,23 @@ class Desk:
             events = events + running.held
         return history_rows(definition, events, with_payloads=with_payloads)
 
-    def list_heads(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return a page of sagas, newest first: the index rows, with plain values.
+    def _list(self, caller: Caller, search: Search) -> None:
+        """Answer with a page of sagas; a long search goes on in turns, one at a time of all."""
+        if search.look():
+            caller.ok(search.rows())
+            return
+        task = asyncio.get_running_loop().create_task(self._look_on(caller, search))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-        Raises:
-            ValidationError: If a filter is not one.
-        """
-        phases = body.get("phases")
-        after = body.get("after")
-        try:
-            wanted = HeadFilter(
-                phases=None if phases is None else frozenset(Phase(p) for p in phases),
-                reason=body.get("reason"),
-                step=body.get("step"),
-                definition=body.get("definition"),
-                accepted_before_ms=body.get("accepted_before_ms"),
-                accepted_from_ms=body.get("accepted_from_ms"),
-            )
-        except ValueError as error:
-            raise ValidationError(str(error), "phases") from error
-        limit = min(int(body.get("limit", 100)), LIST_MAX)
-        try:
-            heads = self._host.journal.heads(
-                wanted,
-                limit=limit,
-                after=None if after is None else _saga_id(after),
-                newest=body.get("newest", True),
-            )
-        except KeyError as error:
-            raise SagaNotFoundError(str(body.get("after"))) from error
-        return [head_row(head) for head in heads]
-
-
-def _saga_id(given: object) -> SagaId:
-    """Return what a caller gave as the id of a saga.
-
-    Raises:
-        ValidationError: If no saga can have it.
-    """
-    if isinstance(given, str):
-        definition, _, key = given.partition(":")
-        if is_key(definition) and is_key(key):
-            return SagaId(given)
-    raise ValidationError("must be definition:key, of [A-Za-z0-9._:-]", "saga_id")
+    async def _look_on(self, caller: Caller, search: Search) -> None:
+        async with self._searching:
+            try:
+                is_done = False
+                while not is_done:
+                    await self._host.clock.sleep_ms(0)
+                    is_done = search.look()
+                caller.ok(search.rows())
+            except StorageFailedError as error:
+                self._host.stop_at_once(error)
+            except SagaError as error:
+                caller.error(error)

@@ -110,6 +110,18 @@ class Usage(NamedTuple):
     reserve: int
 
 
+class HeadsFound(NamedTuple):
+    """What one look at some of the sagas has found.
+
+    Attributes:
+        heads: Those that were wanted.
+        last: The saga looked at last, to go on after; None if there are no more.
+    """
+
+    heads: list[Head]
+    last: SagaId | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalIdentity:
     """What a journal is for, written once when it is made.
@@ -222,6 +234,21 @@ class Journal(Protocol):
 
         `after` is the last id of the page before; it may have been pruned since. A filter
         that few sagas meet passes over the others, at some microseconds each.
+
+        Raises:
+            KeyError: If `after` is unknown.
+        """
+
+    def look(
+        self,
+        wanted: HeadFilter,
+        *,
+        limit: int,
+        rows_max: int,
+        after: SagaId | None = None,
+        newest: bool = True,
+    ) -> HeadsFound:
+        """Look at `rows_max` sagas at most, as `heads` does; for who must not be held up.
 
         Raises:
             KeyError: If `after` is unknown.

@@ -36,6 +36,7 @@ from raysaga.storage.journal import (
     Entry,
     Head,
     HeadFilter,
+    HeadsFound,
     JournalIdentity,
     KeyRecord,
     Usage,
@@ -248,6 +249,27 @@ class LmdbJournal:
         self, wanted: HeadFilter, *, limit: int, after: SagaId | None = None, newest: bool = True
     ) -> list[Head]:
         """See `Journal`; sagas accepted in one millisecond come in the order of commit."""
+        found: list[Head] = []
+        rows_max = min(max(limit, HEADS_A_READ), ROWS_A_READ)
+        while len(found) < limit:
+            room = limit - len(found)
+            page = self.look(wanted, limit=room, rows_max=rows_max, after=after, newest=newest)
+            found += page.heads
+            if page.last is None:
+                break
+            after, rows_max = page.last, ROWS_A_READ
+        return found
+
+    def look(
+        self,
+        wanted: HeadFilter,
+        *,
+        limit: int,
+        rows_max: int,
+        after: SagaId | None = None,
+        newest: bool = True,
+    ) -> HeadsFound:
+        """See `Journal`; all in one read."""
         start, stop = b"", None
         if after is not None:
             number = self._number_even_if_pruned(after)
@@ -258,20 +280,15 @@ class LmdbJournal:
         open_only = wanted.phases is not None and not wanted.phases & TERMINAL
         table = rows.ACTIVE if open_only else rows.STATES
         found: list[Head] = []
-        page_rows = min(max(limit, HEADS_A_READ), ROWS_A_READ)
-        while len(found) < limit:
-            with self.environment.read() as view:
-                scan = view.scan(table, start=start, stop=stop, reverse=newest)
-                page = [key for key, _ in islice(scan, page_rows)]
-                select(view, page, wanted, limit, found)
-            if len(page) < page_rows:
-                break
-            if newest:
-                stop = page[-1]
-            else:
-                start = page[-1] + b"\0"
-            page_rows = ROWS_A_READ
-        return found
+        with self.environment.read() as view:
+            scan = view.scan(table, start=start, stop=stop, reverse=newest)
+            page = [key for key, _ in islice(scan, rows_max)]
+            select(view, page, wanted, limit, found)
+            if len(found) == limit and found:
+                return HeadsFound(found, found[-1].saga_id)
+            if len(page) < rows_max:
+                return HeadsFound(found, None)
+            return HeadsFound(found, birth_at(view, NUMBER.unpack(page[-1])[0]).saga_id)
 
     def counts(self) -> dict[Phase, int]:
         """See `Journal`; it reads one row."""

@@ -25,6 +25,7 @@ from raysaga.storage.journal import (
     Entry,
     Head,
     HeadFilter,
+    HeadsFound,
     JournalIdentity,
     KeyRecord,
     Usage,
@@ -145,6 +146,19 @@ class MemoryJournal:
         self, wanted: HeadFilter, *, limit: int, after: SagaId | None = None, newest: bool = True
     ) -> list[Head]:
         """See `Journal`."""
+        every = len(self._order) + 1
+        return self.look(wanted, limit=limit, rows_max=every, after=after, newest=newest).heads
+
+    def look(
+        self,
+        wanted: HeadFilter,
+        *,
+        limit: int,
+        rows_max: int,
+        after: SagaId | None = None,
+        newest: bool = True,
+    ) -> HeadsFound:
+        """See `Journal`."""
         with self._lock:
             order = self._order
             if after is not None:
@@ -155,13 +169,15 @@ class MemoryJournal:
                 else:
                     order = order[bisect.bisect_left(order, (number + 1,)) :]
             found: list[Head] = []
-            for _, saga_id in reversed(order) if newest else order:
-                if len(found) == limit:
-                    break
+            if limit < 1:
+                return HeadsFound(found, None)
+            for count, (_, saga_id) in enumerate(reversed(order) if newest else order, 1):
                 head = self._kept[saga_id].head
                 if wanted.accepts(head):
                     found.append(head)
-            return found
+                if count == rows_max or len(found) == limit:
+                    return HeadsFound(found, saga_id)
+            return HeadsFound(found, None)
 
     def counts(self) -> dict[Phase, int]:
         """See `Journal`."""

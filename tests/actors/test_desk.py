@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from raysaga.actors.placement import saga_scope
+from raysaga.actors.search import ROWS_A_TURN
+from raysaga.actors.wire import pack_message, unpack_messages
 from raysaga.statemachines.calls import ACTION
 from raysaga.statemachines.definition import Durability
+from raysaga.statemachines.ids import SagaId, Scope
+from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import Phase
 from raysaga.storage.errors import StorageFailedError, StorageFullError
+from raysaga.storage.journal import CHAIN_START, Birth, Entry
 
 from .recipes import chain_saga, with_durability
 from .toy_services import Fate, fates, is_step
 from .virtual_time import in_virtual_time, turns, until
-from .world import World
+from .world import UUID, World
 
 FULL = StorageFullError("journal", "no room")
 
@@ -445,3 +451,37 @@ async def _ask(world: World, operation: str, body: object):  # type: ignore[no-u
     request = world.caller.send(operation, body)
     await until(lambda: request.is_answered)
     return request
+
+
+@in_virtual_time
+async def test_a_search_that_passes_over_many_sagas_leaves_the_loop_to_others(
+    world_folder: Path,
+) -> None:
+    """Fifty thousand sagas of another owner, of which one is wanted: the oldest."""
+    world = await World(world_folder, in_memory=True, reconcile_ms=3_600_000).start()
+    other = saga_scope(UUID, SagaId("order:other"))
+    epoch = world.journal.grant_epoch(other, "another", 0)
+    world.journal.commit(other, epoch, [ended_saga(number, other) for number in range(MANY)])
+    question = pack_message("somebody") + pack_message([1, "list", {"reason": "RARE"}])
+    asked = asyncio.ensure_future(world.engine.desk.landing.exchange(question))
+    turn_count = 0
+    while not asked.done():
+        turn_count += 1
+        await asyncio.sleep(0)
+    assert turn_count >= MANY // ROWS_A_TURN, "others had their turns"
+    _outbox, (_, kind, rows) = unpack_messages(asked.result())
+    assert (kind, [row["saga_id"] for row in rows]) == ("ok", ["order:0"])
+    unknown = await _ask(world, "list", {"reason": "RARE", "after": "order:none"})
+    assert unknown.error == "NOT_FOUND"
+    world.close(is_sound=False)
+
+
+MANY = 50_000
+
+
+def ended_saga(number: int, scope: Scope) -> Entry:
+    """Return the only entry of a saga of which only the index matters."""
+    saga_id = SagaId(f"order:{number}")
+    birth = Birth(scope, str(number), "f", "order", order_saga.content_hash)
+    code = "RARE" if number == 0 else "COMMON"
+    return Entry(saga_id, 0, b"", CHAIN_START, Phase.COMPENSATED, number, code, "", None, birth)
