@@ -1,0 +1,118 @@
+"""`raysaga prove`: every history of one saga of a definition, or the shortest that breaks it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from raysaga.api.cli_terminal import JsonOption, ProblemFoundError, Terminal
+from raysaga.simulation.prove import Proof, prove
+from raysaga.simulation.prove_matrix import POINTS
+from raysaga.simulation.prove_moves import Bounds, with_durability
+from raysaga.simulation.prove_promises import PROMISES
+from raysaga.statemachines.definition import Durability, SagaDefinition
+from raysaga.statemachines.errors import ValidationError
+
+prove_app = typer.Typer()
+
+
+@prove_app.command(no_args_is_help=True)
+def prove_command(
+    definition: Annotated[
+        str,
+        typer.Argument(metavar="DEFINITION", help="As module:attribute; found from here, too."),
+    ],
+    attempts: Annotated[
+        int, typer.Option(min=1, max=4, help="Attempts of each call, at most.")
+    ] = 2,
+    crashes: Annotated[int, typer.Option(min=0, max=3, help="Deaths of the host, at most.")] = 1,
+    orders: Annotated[int, typer.Option(min=0, max=3, help="An operator's orders, at most.")] = 1,
+    durability: Annotated[
+        Durability | None, typer.Option(help="Instead of the definition's own.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Visit every state that one saga of DEFINITION can come to, and check every promise.
+
+    Calls and answers may be lost, late, doubled and overtaken any number of times; each step
+    may succeed, be refused or stay unknown; each undo may fail for ever; the host may die
+    between any two things it does. Exit code 1 and the shortest story if a promise breaks.
+
+    Example:  raysaga prove raysaga.orders:order_saga
+
+    Example:  raysaga prove trip:trip_saga --crashes 2 --json
+    """
+    terminal = Terminal(as_json=as_json)
+    found = load_definition(definition)
+    if durability is not None:
+        found = with_durability(found, durability)
+    bounds = Bounds(attempts_max=attempts, crashes_max=crashes, orders_max=orders)
+    proof = prove(found, bounds)
+    terminal.emit(proof.to_data())
+    terminal.show(*_shown(proof))
+    if not proof.holds:
+        assert proof.broken is not None
+        raise ProblemFoundError(f"a promise does not hold: {PROMISES[proof.broken]}")
+
+
+def load_definition(name: str) -> SagaDefinition:
+    """Return the definition that `module:attribute` names; the working folder is looked in.
+
+    Raises:
+        ValidationError: If there is none.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValidationError("must be module:attribute, such as trip:trip_saga", "DEFINITION")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValidationError(f"cannot be loaded: {error}", "DEFINITION") from error
+    if not isinstance(found, SagaDefinition):
+        raise ValidationError(f"{name} is no saga definition", "DEFINITION")
+    return found
+
+
+_SHORT = {"completed": "done", "compensated": "undone", "parked": "parked"}
+
+
+def _shown(proof: Proof) -> list[RenderableType]:
+    definition, bounds = proof.definition, proof.bounds
+    head = Text.assemble(
+        (definition.name, "bold"),
+        f", {len(definition.steps)} steps, {definition.durability.value}: ",
+        f"{proof.state_count:,} states, {proof.move_count:,} moves, {proof.elapsed_s:.1f} s",
+    )
+    within = Text(
+        f"at most, in one history: attempts of a call {bounds.attempts_max}, crashes "
+        f"{bounds.crashes_max}, orders of an operator {bounds.orders_max}; calls and answers "
+        "lost, late, doubled and overtaken without bound",
+        style="dim",
+    )
+    if not proof.holds:
+        lines = Text("\n".join(proof.story[:-1]))
+        return [head, within, lines, Text(proof.story[-1], style="bold red")]
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title="If the host dies when this is where it stands, and nothing else goes wrong",
+        title_justify="left",
+        title_style="",
+    )
+    table.add_column("step", no_wrap=True)
+    for point in POINTS:
+        table.add_column(point)
+    for line in proof.matrix:
+        cells = (" ".join(_SHORT[end] for end in line.ends.get(p, ())) for p in POINTS)
+        table.add_row(line.what, *cells)
+    verdict = Text(f"proved: {len(PROMISES)} promises hold in every state", style="bold green")
+    return [head, within, table, verdict]
