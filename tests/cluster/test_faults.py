@@ -15,6 +15,7 @@ from cluster_engine import SERVICES, Engine, is_alive, start_engine, swift, unti
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.shells.wires import ActorWire, participant_actor
 from raysaga.actors.wire import pack_message, unpack_messages
+from raysaga.api.errors import ServiceUnavailableError
 from raysaga.statemachines.calls import ACTION, COMPENSATION, Outcome, StepCall, StepReply
 from raysaga.statemachines.order import order_saga
 from raysaga.storage.errors import StorageFullError
@@ -33,6 +34,8 @@ tough = swift(
     },
 )
 brief = swift("brief")
+long = {"attempts_max": 500, "delay_ms_first": 50, "delay_ms_max": 500}
+patient_undo = swift("patient-undo", **{step: {"compensation_retry": long} for step in STEPS})
 
 
 def submit_many(engine: Engine, count: int, definition=tough, dedicated: bool = False):
@@ -105,6 +108,42 @@ def test_a_service_killed_around_its_undo_undoes_once(engine: Engine) -> None:
     handle = engine.sagas.submit(tough, order, key=order["order_id"])
     assert_done_or_undone(engine, [handle])
     engine.wait_for_restart("participant/inventory", pid)
+
+
+@pytest.mark.parametrize("step", ["process_payment", "send_notification"])
+def test_a_service_kept_down_for_longer_than_a_policy_is_waited_for_by_the_undos(
+    engine: Engine, step: str
+) -> None:
+    """Its process is killed, and each that takes its place fails to start."""
+    service = SERVICES[STEPS.index(step)]
+    name = f"participant/{service}"
+    pid = engine.pids()[name]
+    order = engine.order()
+    down = engine.folder / "trouble" / f"{service}~down"
+    down.write_text("")
+    try:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_alive(pid), "it is dead")
+        handle = engine.sagas.submit(patient_undo, order, key=order["order_id"])
+
+        def undos() -> int:
+            (found,) = [
+                row for row in engine.sagas.status(handle.saga_id)["steps"] if row["name"] == step
+            ]
+            return int(found["undo_attempts"])
+
+        until(lambda: undos() > patient_undo.steps[0].action_retry.attempts_max, "it waits")
+        assert engine.sagas.status(handle.saga_id)["phase"] == "compensating"
+        assert ("reserve_inventory", "compensation") not in engine.effects(handle.saga_id)
+    finally:
+        down.unlink()
+    outcome = handle.result(timeout_s=90)
+    assert (outcome.status, outcome.step) == ("compensated", step)
+    with pytest.raises(ServiceUnavailableError):
+        outcome.raise_if_not_completed()
+    assert_done_or_undone(engine, [handle])
+    assert (step, "action") not in engine.effects(handle.saga_id)
+    engine.wait_for_restart(name, pid)
 
 
 def test_a_dedicated_saga_actor_that_is_killed_comes_back(engine: Engine) -> None:

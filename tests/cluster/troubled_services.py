@@ -2,7 +2,8 @@
 
 A note is a file `SAGA~STEP~VERB~WHEN` with the word for what is to happen; it
 works once, in whatever process meets it first, and survives that process. A
-note with the word `always …` stays until the test takes it away.
+note with the word `always …` stays until the test takes it away. While there is a note
+`SERVICE~down`, that service does not start.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ class Trouble(SeededBehaviour):
 
 def serve(name: str, settings: Mapping[str, Any]) -> Service:
     """Return the service `name`, which reads notes in `trouble` in the data folder."""
+    notes = Path(settings["folder"]) / "trouble"
+    if (notes / f"{name}~down").exists():
+        raise RuntimeError(f"{name} is kept down")
     service = serve_calm(name, settings)
-    service.trouble = Trouble(Path(settings["folder"]) / "trouble")
+    service.trouble = Trouble(notes)
     return service
 
 

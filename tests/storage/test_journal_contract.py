@@ -225,27 +225,6 @@ def test_a_look_is_at_no_more_sagas_than_it_may_be_and_the_next_goes_on(
     journal: Journal, newest: bool
 ) -> None:
     epoch = prepare(journal)
-    stories = write_completed(journal, epoch, [f"k{i}" for i in range(7)])
-    rare = Story("rare", epoch=epoch)
-    journal.commit(SCOPE, epoch, [rare.accepted(), rare.parked()])
-    stories += write_completed(journal, epoch, [f"l{i}" for i in range(4)])
-    wanted = HeadFilter(reason=journal.heads(HeadFilter(), limit=5)[4].reason)
-    looks = [journal.look(wanted, limit=2, rows_max=3, newest=newest)]
-    while looks[-1].last is not None:
-        after = looks[-1].last
-        looks.append(journal.look(wanted, limit=2, rows_max=3, after=after, newest=newest))
-    assert [ids(look.heads) for look in looks if look.heads] == [[rare.saga_id]]
-    assert len(looks) == 12 // 3 + 1
-    every = journal.look(HeadFilter(), limit=2, rows_max=9, newest=newest)
-    assert (len(every.heads), every.last) == (2, every.heads[-1].saga_id)
-    assert journal.look(HeadFilter(), limit=0, rows_max=9, newest=newest).heads == []
-
-
-@pytest.mark.parametrize("newest", [True, False])
-def test_a_look_is_at_no_more_sagas_than_it_may_be_and_the_next_goes_on(
-    journal: Journal, newest: bool
-) -> None:
-    epoch = prepare(journal)
     write_completed(journal, epoch, [f"k{i}" for i in range(7)])
     rare = Story("rare", epoch=epoch)
     journal.commit(SCOPE, epoch, [rare.accepted(), rare.parked()])
