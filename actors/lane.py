@@ -5,7 +5,8 @@ they were under way goes in the next one, so there is no timer and no added
 latency when idle. A responder answers an exchange as soon as it has anything to
 say to that sender, whatever exchange the question came with; so one slow call
 delays nobody, and most of the time one Ray call carries many messages each way.
-A newer exchange of the same sender releases the older one.
+A newer exchange of the same sender releases the older one; one that comes after a
+newer one was given up by its sender long ago, and takes no replies along.
 
 Guarantees nothing about delivery: a lost exchange loses the replies in it.
 Whoever asks must ask again, with the same key. But a loss is told: each answer
@@ -16,6 +17,7 @@ between two exchanges, or has thrown replies away, is noticed by the next answer
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +26,9 @@ from typing import Any
 from raysaga.actors.clock import Clock
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.wire import BATCH_BYTES_MAX, pack_message, unpack_messages
+
+_numbers = itertools.count(1)
+"""Of exchanges, growing over all lanes of a process: a sender's name is of one process."""
 
 Message = Sequence[Any]
 """Plain data; what it means is between the two ends."""
@@ -50,13 +55,18 @@ class Landing:
             ValidationError: If the batch cannot be read; nothing was handed over.
         """
         messages = unpack_messages(batch)
-        sender = str(messages.pop(0)) if messages else ""
+        sender, number = _sender_of(messages.pop(0)) if messages else ("", None)
         loop = asyncio.get_running_loop()
         self._forget_the_silent(loop.time())
         self._last_seen_at[sender] = loop.time()
         outbox = self._outboxes.get(sender)
         if outbox is None:
             outbox = self._outboxes[sender] = _Outbox()
+        if number is not None and number <= outbox.newest:
+            if messages:
+                self._receive(sender, messages)
+            return outbox.name
+        outbox.newest = number or 0
         older = self._open.pop(sender, None)
         if older is not None and not older.done():
             older.set_result(None)
@@ -112,17 +122,28 @@ class _Outbox:
 
     Attributes:
         name: Of no other outbox, past or elsewhere; changed when something was thrown away.
+        newest: Number of the newest exchange of the sender; 0 if they have none.
     """
 
-    __slots__ = ("messages", "name")
+    __slots__ = ("messages", "name", "newest")
 
     def __init__(self) -> None:
         self.messages: deque[bytes] = deque()
+        self.newest = 0
         self.rename()
 
     def rename(self) -> None:
         """Let the sender know that not everything is here any more."""
         self.name = pack_message(os.urandom(8))
+
+
+def _sender_of(first: Any) -> tuple[str, int | None]:
+    """Return who sends a batch, and the number of its exchange, if it has one."""
+    match first:
+        case [name, int(number)]:
+            return str(name), number
+        case _:
+            return str(first), None
 
 
 def _take(queue: deque[bytes], items_max: int) -> bytes:
@@ -168,7 +189,7 @@ class Lane:
             clock: Time.
             settings: Bounds.
         """
-        self._sender = pack_message(sender)
+        self._sender = sender
         self._exchange = exchange
         self._receive = receive
         self._failed = failed
@@ -231,7 +252,9 @@ class Lane:
 
     def _start(self, messages: bytes) -> None:
         self._open_count += 1
-        task = asyncio.get_running_loop().create_task(self._run(self._sender + messages))
+        # Numbered as they leave, since they may overtake each other.
+        head = pack_message((self._sender, next(_numbers)))
+        task = asyncio.get_running_loop().create_task(self._run(head + messages))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

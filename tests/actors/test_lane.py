@@ -179,6 +179,24 @@ async def test_a_newer_exchange_releases_the_older_one() -> None:
 
 
 @in_virtual_time
+async def test_an_exchange_that_comes_late_hands_over_and_takes_nothing_away() -> None:
+    """Its sender has given it up: what it took along would reach nobody, and nobody would know."""
+    pair = Pair()
+    landing = pair.landing
+    waiting = asyncio.ensure_future(landing.exchange(pack_message(("one", 2))))
+    await turns()
+    pair.delay_s = lambda _n: 0.1
+    late = asyncio.ensure_future(landing.exchange(pack_message(("one", 1)) + pack_message((7,))))
+    await turns()
+    assert (waiting.done(), replies_in(late.result())) == (False, [])
+    assert replies_in(await waiting) == [[-7]]
+    landing.push("one", (8,))
+    again = await landing.exchange(pack_message(("one", 2)))
+    assert replies_in(again) == []
+    assert replies_in(await landing.exchange(pack_message(("one", 3)))) == [[8]]
+
+
+@in_virtual_time
 async def test_replies_pushed_in_one_turn_come_together() -> None:
     pair = Pair()
     waiting = asyncio.ensure_future(pair.landing.exchange(pack_message("one")))
@@ -308,7 +326,7 @@ async def test_a_message_that_is_no_plain_data_fails_its_sender_and_no_other() -
 async def test_large_messages_are_spread_over_exchanges_that_are_taken() -> None:
     """Nine of nearly the largest size are more than one batch may be."""
     pair = Pair()
-    pair.lane._sender = pack_message("a name as long as that of a scope and an epoch")
+    pair.lane._sender = "a name as long as that of a scope and an epoch"
     text = "x" * (MESSAGE_BYTES_MAX - 8)
     arrived: list[int] = []
     landing = Landing(lambda _s, messages: arrived.extend(m[0] for m in messages), pair.settings)
