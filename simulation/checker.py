@@ -89,8 +89,12 @@ def _conservation(seen: Observation) -> Found:
 
 
 def _fencing(seen: Observation) -> Found:
-    """I6: nothing of an earlier owner after something of a later one."""
+    """I6: nothing of an earlier owner after something of a later one.
+
+    A second tombstone is nothing: it is what a late undo leaves when the row was forgotten.
+    """
     owners: dict[str, int] = {}
+    settled: set[tuple[str, str]] = set()
     newest: dict[tuple[str, str], int] = {}
     for line in seen.lines:
         match line:
@@ -105,6 +109,11 @@ def _fencing(seen: Observation) -> Found:
                     yield Violation("I6", line.rows[0][0], f"{what}, {owners} are in force")
             case Effect():
                 place = (line.participant, line.scope)
+                key = (line.saga_id, line.step)
+                if line.kind == EFFECT_TOMBSTONE and key in settled:
+                    continue
+                if line.kind != EFFECT_ACTION:
+                    settled.add(key)
                 if line.epoch < newest.get(place, 0):
                     what = f"{line.kind} of {line.step} at {line.participant} under epoch "
                     what += f"{line.epoch}, after one under {newest[place]}"
@@ -180,7 +189,7 @@ def _known(dossier: Dossier) -> Found:
         for told in dossier.told
         if told.operation == "submit" and told.kind == "ok"
     }
-    if len(prints) > 1:
+    if len(prints) > 1 and not dossier.may_be_lost:
         yield Violation("I5", saga_id, "two different requests were accepted under one key")
     if dossier.reading is None and not dossier.may_be_lost:
         if dossier.was_accepted:

@@ -26,6 +26,9 @@ from raysaga.statemachines.definition import CompensationPolicy, Durability, Sag
 from raysaga.statemachines.tables import TERMINAL
 
 VERBS = ("action", "compensation", "question", "release")
+UNKNOWN_ANSWER = "SERVICE_UNAVAILABLE"
+"""Code of an error that says nothing of what was done."""
+
 TERMINAL_PHASES = frozenset(phase.value for phase in TERMINAL)
 
 
@@ -85,7 +88,10 @@ class Dossier:
 
     def _may_have_worked(self, operation: str) -> bool:
         asked = sum(a.operation == operation for a in self.asked)
-        refused = sum(t.operation == operation and t.kind == "error" for t in self.told)
+        refused = sum(
+            t.operation == operation and t.kind == "error" and t.facts["code"] != UNKNOWN_ANSWER
+            for t in self.told
+        )
         return asked > refused
 
     def stands(self, step: str) -> bool:

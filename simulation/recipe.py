@@ -168,11 +168,15 @@ def recipe_of(seed: int) -> Recipe:
     for what, probability in DEEDS.items():
         if chance.random() < probability * share * 2:
             deeds += [_deed(chance, what, shards) for _ in range(chance.choice((1, 1, 2, 3)))]
+    settings = _settings(chance)
+    if any(deed.what == "submit" and deed.facts["poison"] for deed in deeds):
+        # Counted for as long as all are given to come to rest.
+        settings["recoveries_max"] = 4
     return Recipe(
         seed=seed,
         shards=shards,
         definitions=definitions,
-        settings=_settings(chance),
+        settings=settings,
         options=_options(chance),
         rates=rates,
         deeds=tuple(sorted(deeds, key=lambda deed: deed.at_ms)),

@@ -71,7 +71,9 @@ class Wires:
         await asyncio.sleep(TRANSIT_S)
         if self._is_cut(source, target) or draws.strikes("request_lost", *key):
             await self._lose(key)
-        if draws.strikes("exchange_doubled", *key):
+        # A caller's exchange is not doubled: nothing below a lane does that, and an
+        # operator's order would be given twice.
+        if not source.startswith("caller") and draws.strikes("exchange_doubled", *key):
             self._world.hold(key, lambda: self._world.spawn(_deliver_again(deliver, batch)))
         if draws.strikes("exchange_slow", *key):
             answer = await self._carry_slowly(key, batch, deliver)
@@ -87,6 +89,8 @@ class Wires:
     ) -> bytes:
         """Deliver after a while, whether or not who sent it is still there."""
         delay_ms = SLOW_MS[int(self._world.draws.draw("slow_ms", *key) * len(SLOW_MS))]
+
+        self._world.expect_arrival(delay_ms)
 
         async def later() -> bytes:
             await asyncio.sleep(delay_ms / 1_000)

@@ -98,8 +98,12 @@ class World:
         """Hold something on its way, for as long as chance has it."""
         turn = self.draws.turn("held", *key)
         delay_ms = self.draws.draw("held_ms", *key, turn) ** 2 * self.recipe.options["held_ms"]
-        self.held_until_s = max(self.held_until_s, self.loop.instant + delay_ms / 1_000)
+        self.expect_arrival(delay_ms)
         self.later(delay_ms, arrive)
+
+    def expect_arrival(self, after_ms: float) -> None:
+        """Note that something is on its way for so long."""
+        self.held_until_s = max(self.held_until_s, self.loop.instant + after_ms / 1_000)
 
     def stopped(self, life: Life, error: BaseException) -> None:
         """Note that a process has stopped by itself, and end it."""
