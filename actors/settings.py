@@ -61,6 +61,9 @@ class EngineSettings(BaseModel):
     retry_budget_max: float = Field(500.0, ge=1)
     """Retries that can be saved up."""
 
+    wire: Literal["auto", "ray"] = "auto"
+    """What carries messages between actors: sockets where both ends share a node, or Ray alone."""
+
     lazy_flush_ms: int = Field(250, ge=1)
     """Events that no barrier waits for reach the disk within this time."""
 

@@ -58,7 +58,8 @@ class Engine:
 
     def wire(self, shard: int) -> ActorWire:
         """Return the way to a shard."""
-        return ActorWire(shard_actor(self.plan.engine, shard), self.plan.namespace)
+        plan = self.plan
+        return ActorWire(shard_actor(plan.engine, shard), plan.namespace, plan.settings.wire)
 
     async def pids(self) -> dict[str, int]:
         """Return the process ids of the engine's actors by name."""

@@ -64,7 +64,8 @@ def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Jour
 def _wire_to(plan: EnginePlan, participant: str) -> ActorWire | None:
     if participant not in plan.participants:
         return None
-    return ActorWire(participant_actor(plan.engine, participant), plan.namespace)
+    name = participant_actor(plan.engine, participant)
+    return ActorWire(name, plan.namespace, plan.settings.wire)
 
 
 def host_on(

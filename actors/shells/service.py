@@ -12,6 +12,7 @@ import structlog
 
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
+from raysaga.actors.local_wire import LocalDoor
 from raysaga.actors.participant import Participant
 from raysaga.actors.participant_server import (
     ParticipantLimits,
@@ -22,6 +23,7 @@ from raysaga.actors.shells.housing import begin_process
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import exit_fatally
+from raysaga.actors.shells.wires import open_door, participant_actor, this_node
 from raysaga.statemachines.calls import StepCall
 from raysaga.storage.errors import StorageFullError
 
@@ -36,6 +38,7 @@ class ServiceShell:
         self._plan = EnginePlan.model_validate(plan)
         self._name = name
         self._landing: Landing | None = None
+        self._door: LocalDoor | None = None
         self._ready = asyncio.get_running_loop().create_task(self._start())
         # Whoever pings hears the error; the supervisor then starts the process anew.
         self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -62,6 +65,9 @@ class ServiceShell:
         )
         await self._server.start()
         self._landing = Landing(self._received, plan.settings)
+        self._door = await open_door(
+            participant_actor(plan.engine, self._name), plan.settings, self._landing.exchange
+        )
         self._forgetting = asyncio.get_running_loop().create_task(self._forget_for_ever())
 
     async def _forget_for_ever(self) -> None:
@@ -88,6 +94,11 @@ class ServiceShell:
             assert self._landing is not None
         return await self._landing.exchange(batch)
 
+    async def door(self) -> tuple[str, str | None]:
+        """Return this node, and the path of the socket that is listened to on it, if any."""
+        await asyncio.shield(self._ready)
+        return this_node(), None if self._door is None else str(self._door.path)
+
     async def ping(self) -> dict[str, Any]:
         """Return who this is, once it is ready to serve."""
         await asyncio.shield(self._ready)
@@ -101,5 +112,7 @@ class ServiceShell:
     async def stop(self) -> None:
         """Finish the batch under way and let go of the ledger."""
         await asyncio.shield(self._ready)
+        if self._door is not None:
+            self._door.close()
         self._forgetting.cancel()
         await self._server.stop()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysaga.actors.desk import Desk
+from raysaga.actors.local_wire import LocalDoor
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler
 from raysaga.actors.shard_stats import shard_stats
@@ -16,6 +17,7 @@ from raysaga.actors.shells.launcher import RayLauncher
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import CommitThread
+from raysaga.actors.shells.wires import open_door, shard_actor, this_node
 
 
 class ShardShell:
@@ -25,6 +27,7 @@ class ShardShell:
         self._plan = EnginePlan.model_validate(plan)
         self._shard = shard
         self._desk: Desk | None = None
+        self._door: LocalDoor | None = None
         # A task, so that Ray can restart the actor without anybody calling it first.
         self._ready = asyncio.get_running_loop().create_task(self._start())
         # Whoever pings hears the error; the supervisor then starts the process anew.
@@ -50,6 +53,9 @@ class ShardShell:
         await self._host.start()
         await self._reconciler.start()
         self._desk = desk
+        self._door = await open_door(
+            shard_actor(plan.engine, self._shard), plan.settings, desk.landing.exchange
+        )
 
     async def exchange(self, batch: bytes) -> bytes:
         """Take a batch of a caller's requests, and return what there is to say to it."""
@@ -57,6 +63,11 @@ class ShardShell:
             await asyncio.shield(self._ready)
             assert self._desk is not None
         return await self._desk.landing.exchange(batch)
+
+    async def door(self) -> tuple[str, str | None]:
+        """Return this node, and the path of the socket that is listened to on it, if any."""
+        await asyncio.shield(self._ready)
+        return this_node(), None if self._door is None else str(self._door.path)
 
     async def ping(self) -> dict[str, Any]:
         """Return who this is, once it is ready to serve."""
@@ -71,6 +82,8 @@ class ShardShell:
     async def stop(self) -> None:
         """Flush what is decided and let go of the journal."""
         await asyncio.shield(self._ready)
+        if self._door is not None:
+            self._door.close()
         await self._reconciler.stop()
         await self._host.stop()
         self._run_blocking.close()
