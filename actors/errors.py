@@ -94,6 +94,7 @@ class OperatorRefusedError(SagaError):
     def __str__(self) -> str:
         reasons = {
             "not_parked": "it is not parked",
+            "is_parked": "it is parked; an operator can force it back",
             "skip_breaks_uses": "a later step needs the result of the step to skip",
             "nothing_to_skip": "no step of it has given up",
             "ledgers_not_asked": "its journal was restored and its participants are still being "

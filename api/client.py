@@ -225,6 +225,7 @@ class Sagas:
         Raises:
             SagaNotFoundError: If there is none.
             CancelTooLateError: If it can no longer turn back.
+            OperatorRefusedError: If it is parked; an operator can force it back.
             EngineUnavailableError: If the order may or may not have arrived.
         """
         await self.gateway.ask(SagaId(saga_id), "cancel", by=by, note=note)

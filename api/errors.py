@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from raysaga.statemachines.errors import SagaError
 
@@ -15,9 +16,12 @@ class NotCompletedError(SagaError):
         reason_code: Why; a participant's code, or the engine's.
         message: The same for people.
         step: The step that it is about; empty if none.
+        helps_under_new_key: Whether the same request can succeed later under another key.
+            Under the same key the answer never changes.
     """
 
     code = "NOT_COMPLETED"
+    helps_under_new_key: ClassVar[bool] = False
 
     def __init__(self, saga_id: str, reason_code: str, message: str, step: str) -> None:
         super().__init__(saga_id, reason_code, message, step)
@@ -50,10 +54,16 @@ class PaymentDeclinedError(RolledBackError):
 
 
 class ServiceUnavailableError(RolledBackError):
-    """A participant could not be reached for as long as its step may wait."""
+    """A participant could not be reached for as long as its step may wait.
+
+    Not `retryable`, for the same key is answered with this rollback for ever.
+    """
 
     code = "STEP_UNAVAILABLE"
-    retryable = True
+    helps_under_new_key = True
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; try again later under a new key"
 
 
 class CancelledError(RolledBackError):

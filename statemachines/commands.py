@@ -31,6 +31,8 @@ class Answer(StrEnum):
     """It is as the caller wants it; nothing was to be done."""
     CANCEL_TOO_LATE = "cancel_too_late"
     NOT_PARKED = "not_parked"
+    IS_PARKED = "is_parked"
+    """It waits for an operator, who alone can send it on, or force it back."""
     SKIP_BREAKS_USES = "skip_breaks_uses"
     """A later step needs the result of the step that was to be skipped."""
     NOTHING_TO_SKIP = "nothing_to_skip"

@@ -265,6 +265,9 @@ def _wanted_back(saga: Saga, given: CancelRequested | CompensationForced, now_ms
     if saga.phase in BACKWARD:
         return Decision(answer=Answer.ALREADY)
     if saga.phase is Phase.PARKED_RUNNING:
+        if isinstance(given, CancelRequested):
+            # What was parked may be poison to its host; a caller must not send it on.
+            return Decision(answer=Answer.IS_PARKED)
         before: tuple[Event, ...] = (SagaResumed(now_ms, given.by, given.note),)
     elif saga.phase is Phase.RUNNING:
         before = ()

@@ -138,17 +138,17 @@ def test_what_faces_forward_only_is_not_forced_back() -> None:
     assert world.saga.phase is Phase.COMPLETED
 
 
-@pytest.mark.parametrize("order", [CANCEL, FORCE])
-def test_what_may_still_turn_back_can_be_turned_back_while_parked(
-    order: CancelRequested | CompensationForced,
-) -> None:
+def test_what_may_still_turn_back_is_turned_back_by_an_operator_and_no_caller() -> None:
+    """It may be parked for what it does to its host."""
     world = World(order_of())
     world.submit()
     world.reply(world.call("reserve"))
     world.flush()
     poisoned(world)
     assert world.saga.phase is Phase.PARKED_RUNNING
-    assert world.give(order).answer is Answer.ACCEPTED
+    refused = world.give(CANCEL)
+    assert (refused.events, refused.commands, refused.answer) == ((), (), Answer.IS_PARKED)
+    assert world.give(FORCE).answer is Answer.ACCEPTED
     world.heal()
     assert world.saga.phase is Phase.COMPENSATED
     assert world.standing() == set()
