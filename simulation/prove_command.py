@@ -23,7 +23,7 @@ from raysaga.statemachines.errors import ValidationError
 prove_app = typer.Typer()
 
 
-@prove_app.command(no_args_is_help=True)
+@prove_app.command("prove", no_args_is_help=True)
 def prove_command(
     definition: Annotated[
         str,

@@ -133,7 +133,11 @@ def undone_in_reverse_order(
     for _, call, reply in said:
         head = heads.get(SagaId(call.saga_id))
         definition = None if head is None else definitions.get(head.definition_hash)
-        if definition is None or reply.outcome != Outcome.SUCCEEDED or reply.duplicate:
+        if definition is None or reply.outcome != Outcome.SUCCEEDED:
+            continue
+        told = undone[call.saga_id] | (standing[call.saga_id] if call.verb == ACTION else set())
+        if reply.duplicate and call.step in told:
+            # One that was not told before is news: whoever was to tell it has died.
             continue
         if call.verb == ACTION:
             before = {s for s in undone[call.saga_id] if call.step in followers(definition, s)}

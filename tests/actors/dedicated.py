@@ -17,6 +17,7 @@ from raysaga.statemachines.tables import PARKED
 
 from .engine import Disk
 from .virtual_time import Life, until
+from .world import calls_of
 
 if TYPE_CHECKING:
     from .world import World
@@ -29,6 +30,8 @@ class DedicatedHosts:
         lives: The newest life of each saga's own host.
         starts: How many there were.
         wait_s: How long a host takes to start.
+        moments: What has happened to these hosts that a crash could come between, in order.
+        crash_at: Index in `moments` at which the host it happens to dies; None for never.
     """
 
     def __init__(self, world: World) -> None:
@@ -38,6 +41,8 @@ class DedicatedHosts:
         self.lives: dict[SagaId, Life] = {}
         self.starts: dict[SagaId, int] = {}
         self.wait_s = 0.05
+        self.moments: list[str] = []
+        self.crash_at: int | None = None
 
     def ensure(self, saga_id: SagaId) -> None:
         life = self.lives.get(saga_id)
@@ -78,7 +83,10 @@ class DedicatedHosts:
 
         async def run_blocking(call: Any) -> Any:
             await asyncio.sleep(0.0005)
-            return call()
+            await self._pass_moment(life, "before disk")
+            result = call()
+            await self._pass_moment(life, "after disk")
+            return result
 
         def stopped(error: BaseException) -> None:
             life.end()
@@ -109,6 +117,20 @@ class DedicatedHosts:
             else:
                 host.begin(running)
 
+    async def _pass_moment(self, life: Life, what: str) -> None:
+        """Note a moment of a host's; never return if it dies at it."""
+        self.moments.append(what)
+        if self.crash_at == len(self.moments) - 1:
+            self.crash_at = None
+            life.end()
+            await asyncio.get_running_loop().create_future()
+
     async def _carry(self, life: Life, name: str, batch: bytes) -> bytes:
         await asyncio.sleep(0.001)
-        return await self._world.services.stations[name].exchange(batch)
+        calls = calls_of(batch)
+        if calls:
+            await self._pass_moment(life, f"leaves {calls}")
+        answer = await self._world.services.stations[name].exchange(batch)
+        if answer:
+            await self._pass_moment(life, f"answer of {name}")
+        return answer

@@ -169,9 +169,9 @@ class World:
         await asyncio.sleep(0.001)
         if participant in self.cut:
             raise ConnectionError(f"{participant} cannot be reached")
-        calls = [name_of(StepCall._make(m)) for m in unpack_messages(batch)[1:]]
+        calls = calls_of(batch)
         if calls:
-            await self.pass_moment(f"leaves {' '.join(calls)}", engine)
+            await self.pass_moment(f"leaves {calls}", engine)
         answer = await self.services.stations[participant].exchange(batch)
         await asyncio.sleep(0.001)
         if answer:
@@ -299,3 +299,8 @@ class World:
 def name_of(call: StepCall) -> str:
     """Return a call for people: step and verb."""
     return f"{call.step}/{['action', 'undo', 'question', 'release'][call.verb]}"
+
+
+def calls_of(batch: bytes) -> str:
+    """Return the calls of an exchange for people; empty if there are none."""
+    return " ".join(name_of(StepCall._make(m)) for m in unpack_messages(batch)[1:])
