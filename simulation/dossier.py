@@ -89,7 +89,9 @@ class Dossier:
     def _may_have_worked(self, operation: str) -> bool:
         asked = sum(a.operation == operation for a in self.asked)
         refused = sum(
-            t.operation == operation and t.kind == "error" and t.facts["code"] != UNKNOWN_ANSWER
+            t.operation == operation
+            and t.kind == "error"
+            and str(t.facts["code"]) != UNKNOWN_ANSWER
             for t in self.told
         )
         return asked > refused

@@ -152,6 +152,8 @@ class Observation:
         defects: Errors that nobody should ever see: assertions, unheard exceptions.
         poison: Sagas that kill whoever drives them.
         healed_at_ms: When all was mended.
+        ended_at_ms: When it was over.
+        struck: How often each fault struck.
     """
 
     definitions: Mapping[str, SagaDefinition] = field(default_factory=dict)
@@ -167,6 +169,8 @@ class Observation:
     defects: list[str] = field(default_factory=list)
     poison: frozenset[str] = frozenset()
     healed_at_ms: int = 0
+    ended_at_ms: int = 0
+    struck: dict[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return all of it as JSON lines."""
@@ -178,5 +182,15 @@ def _texts(seen: Observation) -> Iterable[str]:
         yield json.dumps([type(line).__name__, *line], sort_keys=True)
     for saga_id, reading in seen.readings.items():
         yield json.dumps(["Reading", saga_id, reading])
-    for name in ("listed", "counted", "late", "unserved", "stock", "left_over", "flaws", "defects"):
+    for name in (
+        "listed",
+        "counted",
+        "late",
+        "unserved",
+        "stock",
+        "left_over",
+        "flaws",
+        "defects",
+        "struck",
+    ):
         yield json.dumps([name, getattr(seen, name)])

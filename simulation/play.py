@@ -90,6 +90,8 @@ async def _history(recipe: Recipe, loop: VirtualLoop) -> Observation:
     # What is still held on its way arrives now, and must change nothing.
     await asyncio.sleep(max(world.held_until_s - loop.instant, 0.0) + 1.5)
     await _look(world, seen)
+    seen.ended_at_ms = world.now_ms()
+    seen.struck = world.draws.struck
     world.end()
     return seen
 

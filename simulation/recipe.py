@@ -252,6 +252,6 @@ def _options(chance: random.Random) -> dict[str, int]:
         "is_operated": chance.choice((0, 1, 1, 1)),
         "participant_slots": chance.choice((1, 3, 1_024, 1_024)),
         "participant_queue": chance.choice((2, 1_000, 1_000)),
-        "prune_ms": chance.choice((0, 0, 700)),
-        "held_ms": chance.choice((200, 2_000, 20_000)),
+        "prune_ms": chance.choice((0, 300)),
+        "held_ms": chance.choice((200, 2_000, 20_000, 20_000)),
     }

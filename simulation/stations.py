@@ -172,7 +172,7 @@ class Station:
             ),
             tables=Service.tables,
             now_ms=self.clock.now_ms,
-            settings=LedgerSettings(reserve_bytes=0),
+            settings=LedgerSettings(reserve_bytes=0, clock_skew_ms=world.skew_ms),
         )
         options = world.recipe.options
         server = ParticipantServer(

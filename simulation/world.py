@@ -47,7 +47,8 @@ class World:
         poison: Sagas that kill whoever drives them.
         defects: What nobody should ever see.
         held_until_s: When the last of what is held on its way arrives.
-        kept_ms: How long participants keep what may be forgotten.
+        skew_ms: How far the clocks may be apart.
+        kept_ms: How long participants keep what may be forgotten: longer than an action lives.
     """
 
     def __init__(self, recipe: Recipe, loop: VirtualLoop) -> None:
@@ -60,7 +61,8 @@ class World:
         self.defects: list[str] = []
         self.held_until_s = 0.0
         is_skewed = any(deed.what == "move_clock" for deed in recipe.deeds)
-        self.kept_ms = self.settings.action_life_ms + (CLOCK_SKEW_MS if is_skewed else 1_000)
+        self.skew_ms = CLOCK_SKEW_MS if is_skewed else 100
+        self.kept_ms = self.settings.action_life_ms + 1_000 + self.skew_ms
         self.wires = Wires(self)
         self.houses = [House(shard, self) for shard in range(recipe.shards)]
         self.stations: dict[str, Station] = {}
