@@ -20,6 +20,12 @@ from raysaga.actors.archive_checks import (
     under_way,
     verify_folder,
 )
+from raysaga.actors.certificate import (
+    certify,
+    check_certificate,
+    read_certificate,
+    write_certificate,
+)
 from raysaga.api.cli_progress import parts_shown
 from raysaga.api.cli_terminal import (
     DataOption,
@@ -32,6 +38,7 @@ from raysaga.api.cli_terminal import (
 )
 from raysaga.api.cli_values import told_instant
 from raysaga.api.defaults import DATA_FOLDER
+from raysaga.statemachines.errors import ValidationError
 
 PROBLEMS_SHOWN = 10
 """Problems of each part that a table shows; `--json` has more."""
@@ -65,25 +72,84 @@ def verify(data: DataOption = DATA_FOLDER, as_json: JsonOption = False) -> None:
     terminal.note("sound" if report["parts"] else "sound: there is nothing yet")
 
 
-def audit(data: DataOption = DATA_FOLDER, as_json: JsonOption = False) -> None:
+def audit(
+    data: DataOption = DATA_FOLDER,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", metavar="FILE", help="Write a certificate to a new file."),
+    ] = None,
+    verify_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--verify-certificate", metavar="FILE", help="Hold the folder against one; no audit."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check that the books of the order saga balance: stock, money, shipments, letters.
 
     Believes the services' ledgers and how each saga ended, and nothing else. Let the sagas
-    under way end first. Exit code 1 if the books do not balance.
+    under way end first. Exit code 1 if the books do not balance, or if the folder is neither
+    the certified one nor has grown from it.
 
     Example:  raysaga audit --json
+
+    Example:  raysaga audit --certificate monday.json
+
+    Example:  raysaga audit --verify-certificate monday.json
     """
     terminal = Terminal(as_json=as_json)
+    if verify_certificate is not None:
+        if certificate is not None:
+            raise ValidationError("write one or verify one, not both", "--certificate")
+        _hold_against(terminal, data, verify_certificate)
+        return
+    written = None
     with Archive.open(data) as archive, parts_shown(terminal) as tell:
         open_count = under_way(archive.counts())
-        report = audit_folder(archive, progress=tell).to_data()
+        found = audit_folder(archive, progress=tell)
+        if certificate is not None and found.is_clean:
+            written = certify(archive, found, progress=tell)
+            write_certificate(certificate, written)
+    report = found.to_data()
     if open_count:
         terminal.note(f"{open_count:,} sagas are under way; the books balance only at rest")
-    terminal.emit(report)
+    terminal.emit(report if written is None else {**report, "certificate": written})
     terminal.show(*audit_tables(report))
-    if not report["is_clean"]:
-        failed = [check["name"] for check in report["checks"] if not check["passed"]]
+    if not found.is_clean:
+        failed = [check.name for check in found.failed]
         raise ProblemFoundError(f"the books do not balance: {', '.join(failed)}")
+    if written is not None:
+        terminal.note(f"certificate written: {certificate}; seal {written['seal']}")
+
+
+_VERDICTS = {
+    "equal": "the folder is what the certificate says",
+    "grown": "the folder has grown from what the certificate says",
+    "pruned": "sagas that it counts are gone, by retention or not; the rest is as it says",
+    "differs": "the folder is not what the certificate says, and has not grown from it",
+}
+
+
+def _hold_against(terminal: Terminal, data: Path, path: Path) -> None:
+    certificate = read_certificate(path)
+    with Archive.open(data) as archive, parts_shown(terminal) as tell:
+        report = check_certificate(archive, certificate, progress=tell)
+    terminal.emit(report)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("certificate of", told_instant(report["made_at_ms"]))
+    table.add_row("sagas certified", f"{report['certified_count']:,}")
+    table.add_row("accepted since", f"{report['new_count']:,}")
+    table.add_row("gone on since", f"{report['moved_count']:,}")
+    table.add_row("gone since", f"{report['gone_count']:,}")
+    for difference in report["differences"]:
+        table.add_row("differs", Text(printable(difference), style="red"))
+    verdict = _VERDICTS[report["verdict"]]
+    terminal.show(table, Text(verdict, style="bold green" if report["holds"] else "bold red"))
+    if not report["holds"]:
+        raise ProblemFoundError(verdict)
 
 
 def audit_tables(report: Mapping[str, Any]) -> list[RenderableType]:
