@@ -106,13 +106,13 @@ class Archive:
         self._definitions: dict[int, Definitions] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> Archive:
-        """Return the archive of the data folder at `path`.
+    def open(cls, path: Path | str, *, create: bool = False) -> Archive:
+        """Return the archive of the data folder at `path`; `create` makes it, with one shard.
 
         Raises:
             DataFolderError: If there is none, or it cannot be used.
         """
-        return cls(DataFolder.open(path, shard_count=None, create=False))
+        return cls(DataFolder.open(path, shard_count=None, create=create))
 
     def __enter__(self) -> Archive:
         return self

@@ -81,7 +81,7 @@ async def show_engine(request: Request, _caller: Reads) -> Response:
     except (TimeoutError, SagaError):
         return tagged(request, {"running": False, "shards": [], "participants": []})
     participants = [
-        {"name": name, "shard": shard["shard"], **facts}
+        {"name": name, "shard": shard["shard"], **facts, **front.pulse.times_of(name)}
         for shard in shards
         for name, facts in shard["participants"].items()
     ]

@@ -1,0 +1,1 @@
+"""The operator's page, and the command that serves it: `raysaga serve`."""

@@ -1,0 +1,188 @@
+"""The commands `raysaga serve`, which serves the API and the page, and `raysaga token`."""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from raysaga.actors.archive import Archive
+from raysaga.actors.log import configure_log
+from raysaga.api.cli_engine import open_sagas, run_async
+from raysaga.api.cli_terminal import (
+    DataOption,
+    JsonOption,
+    ServicesOption,
+    StockOption,
+    Terminal,
+)
+from raysaga.api.defaults import DATA_FOLDER
+from raysaga.api.http.access import TOKENS_NAME, Right, Token, load_tokens, make_token
+from raysaga.api.http.app import serving
+from raysaga.api.http.edge import LOOPBACK_NAMES
+from raysaga.api.order_setup import services_of
+from raysaga.console.pages import console_router
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.order import order_saga
+
+PORT_USUAL = 8470
+
+STOP_WAIT_S = 5
+"""How long requests under way may take to end; streams are cut then, and come back later."""
+
+CONNECTIONS_MAX = 1_000
+"""Beyond it, requests are answered 503 at once."""
+
+serve_app = typer.Typer()
+token_app = typer.Typer()
+
+
+@serve_app.command()
+def serve(
+    data: DataOption = DATA_FOLDER,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for any free one.")] = PORT_USUAL,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further host name to answer to, such as that of a proxy; repeat."),
+    ] = None,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Ask for tokens even on this machine alone.")
+    ] = False,
+    definition: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="A definition that can be submitted; repeat."),
+    ] = None,
+    stock: StockOption = None,
+    services: ServicesOption = "calm",
+) -> None:
+    """Serve the engine of a folder over HTTP, with the operator's page at /.
+
+    Bound to another address than this machine's own, it asks every request for a token:
+    make one with `raysaga token`. A proxy in front of it should add TLS.
+
+    Example:  raysaga serve
+
+    Example:  raysaga serve --host 0.0.0.0 --port 8470
+    """
+    terminal = Terminal(as_json=False)
+    is_open = not _is_loopback(host)
+    file = data / TOKENS_NAME
+    tokens = load_tokens(file) if is_open or auth else None
+    if tokens == []:
+        sentence = "there is no token yet, and everybody could do everything; make one: raysaga "
+        raise ValidationError(f"{sentence}token NAME --right read --right operate", "--host")
+    known = (order_saga, *(_definition(name) for name in definition or ()))
+    settings = services_of(services, stock, data)
+    names = None if is_open else {*LOOPBACK_NAMES, *(allow_host or ())}
+    listener = _listen(host, port)
+    run_async(_serve(terminal, data, listener, tokens, names, known, settings))
+
+
+async def _serve(
+    terminal: Terminal,
+    data: Path,
+    listener: socket.socket,
+    tokens: Sequence[Token] | None,
+    names: set[str] | None,
+    definitions: Sequence[SagaDefinition],
+    services: dict[str, object],
+) -> None:
+    async with open_sagas(terminal, data, services=services) as sagas:
+        with Archive.open(data) as archive:
+            configure_log(archive.folder.log_path / "http.jsonl", "info")
+            async with serving(
+                sagas,
+                archive,
+                tokens=tokens,
+                names=names,
+                definitions=definitions,
+                routers=[console_router()],
+            ) as app:
+                address, port = listener.getsockname()[:2]
+                shown = f"[{address}]" if ":" in address else address
+                asked = "" if tokens is None else "; every request needs a token"
+                terminal.note(f"serving {data} at http://{shown}:{port}/{asked} (Ctrl-C ends it)")
+                await _server(app).serve(sockets=[listener])
+
+
+def _server(app: object) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Whoever is in front of us cannot be told from whoever pretends to be.
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_graceful_shutdown=STOP_WAIT_S,
+    )
+    return uvicorn.Server(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is listened at, before anything else is begun.
+
+    Raises:
+        OSError: If the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; choose another --port", host) from error
+
+
+def _is_loopback(host: str) -> bool:
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _definition(name: str) -> SagaDefinition:
+    """Return the definition that `MODULE:NAME` leads to.
+
+    Raises:
+        ValidationError: If it leads to none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValidationError(f"{name} leads nowhere ({error})", "--definition") from error
+    if not isinstance(found, SagaDefinition):
+        raise ValidationError(f"{name} is no definition", "--definition")
+    return found
+
+
+@token_app.command()
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom or what it is for.")],
+    right: Annotated[
+        list[Right], typer.Option("--right", help="What it is good for; repeat for several.")
+    ],
+    data: DataOption = DATA_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token for the HTTP interface, and show it once; one of that name is replaced.
+
+    Only its hash is kept, in the data folder. A server takes it when it is next started.
+
+    Example:  raysaga token ann --right read --right operate
+    """
+    terminal = Terminal(as_json=as_json)
+    with Archive.open(data, create=True) as archive:
+        made = make_token(archive.folder.path / TOKENS_NAME, name, right)
+    terminal.emit({"name": name, "rights": sorted(right), "token": made})
+    terminal.show(made)

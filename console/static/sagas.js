@@ -1,0 +1,89 @@
+// The list: filters that are part of the address, newest first, and as far back as one goes on.
+
+import { get } from "./api.js";
+import { chip, h, number, replace, sagaLink, table } from "./dom.js";
+import { age, count, duration, instant, reason } from "./words.js";
+
+const STATES = [["", "any"], ["open", "open"], ["parked", "parked"], ["running", "running"],
+  ["forward_only", "forward only"], ["compensating", "compensating"], ["completed", "completed"],
+  ["compensated", "undone"]];
+const AGES = [["", "any"], ["60", "a minute"], ["600", "10 minutes"], ["3600", "an hour"], ["86400", "a day"]];
+const FIELDS = ["state", "reason", "step", "text", "older_than_s", "definition"];
+const PAGE = 50, REFRESH_MS = 2000;
+
+export async function sagas(main, { signal, query }) {
+  const form = h("form", { class: "filters", "aria-label": "Filters" },
+    field("State", select("state", STATES, query)),
+    field("Reason", input("reason", query, "such as PAYMENT_DECLINED")),
+    field("Step", input("step", query, "such as process_payment")),
+    field("Customer or item", input("text", query, "any value of the input")),
+    field("Older than", select("older_than_s", AGES, query)),
+    field("Definition", input("definition", query, "such as order")),
+    h("div", { class: "buttons" }, h("button", { class: "main" }, "Filter"),
+      h("a", { class: "button", href: "#/sagas" }, "Clear")));
+  const list = h("div"), far = h("p", { class: "far", role: "status" });
+  const more = h("button", { type: "button", hidden: true }, "Look further");
+  replace(main, h("h1", {}, "Sagas"), form, h("section", { class: "card" }, list, far, more));
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = new URLSearchParams();
+    for (const [name, value] of new FormData(form)) if (value.trim()) given.set(name, value.trim());
+    const hash = given.size ? `#/sagas?${given}` : "#/sagas";
+    if (location.hash === hash) restart();
+    else location.hash = hash;
+  });
+
+  let rows = [], cursor = null, looked = 0, pages = 0;
+  const wanted = new URLSearchParams({ limit: PAGE });
+  for (const name of FIELDS) if (query.get(name)) wanted.set(name, query.get(name));
+
+  const draw = () => {
+    replace(list, table("Sagas", ["Saga", "State", "Reason", "Accepted", "Took"], rows.map((row) => [
+      sagaLink(row.saga_id), chip(row.phase), reason(row.reason, row.step),
+      h("time", { title: instant(row.accepted_at_ms) }, age(row.accepted_at_ms)),
+      number(["completed", "compensated"].includes(row.phase)
+        ? duration(row.changed_at_ms - row.accepted_at_ms) : "")]),
+    cursor ? "None among those looked at so far." : "No saga meets these filters."));
+    const text = `${count(rows.length)} shown, ${count(looked)} looked at${cursor ? "" : ": that is all"}.`;
+    if (far.textContent !== text) far.textContent = text;
+    more.hidden = !cursor;
+  };
+  const next = async () => {
+    const given = new URLSearchParams(wanted);
+    if (cursor) given.set("cursor", cursor);
+    const page = await get(`/sagas?${given}`);
+    if (signal.aborted) return;
+    rows = cursor ? [...rows, ...page.sagas] : page.sagas;
+    looked = cursor ? looked + page.looked_count : page.looked_count;
+    cursor = page.cursor;
+    pages += 1;
+    draw();
+  };
+  const restart = async () => {
+    rows = []; cursor = null; looked = 0; pages = 0;
+    await next();
+  };
+  more.addEventListener("click", next);
+  await restart();
+  // Only the first page moves by itself: who reads further back is not interrupted.
+  const timer = setInterval(() => {
+    if (pages <= 1 && !wanted.has("text")) { cursor = null; pages = 0; next().catch(() => {}); }
+  }, REFRESH_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+function field(name, control) {
+  const id = `filter-${control.name}`;
+  control.id = id;
+  return h("div", {}, h("label", { for: id }, name), control);
+}
+
+function input(name, query, placeholder) {
+  return h("input", { name, value: query.get(name) ?? "", placeholder, maxlength: 200, spellcheck: "false" });
+}
+
+function select(name, choices, query) {
+  return h("select", { name }, choices.map(([value, text]) =>
+    h("option", { value, selected: value === (query.get(name) ?? "") }, text)));
+}
