@@ -8,7 +8,7 @@ DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format types imports lint tidy bench clean
+.PHONY: help demo test check format types imports lint tidy bench brokers clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## print this list
 demo: $(INSTALLED) ## run the sample orders; state is kept in raysaga-data (DATA=...)
 	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --services lively --data $(DATA)
 
-test: check ## all checks, then all tests: what CI runs
+test: check brokers ## all checks, then all tests: what CI runs
 	$(BIN)/pytest --ignore=tests/architecture $(PYTEST_OPTIONS)
 
 check: lint types imports tidy ## layout, lint, types, import rules, house rules: before each commit
@@ -37,6 +37,9 @@ imports: $(INSTALLED) ## who may import whom (setup.cfg, [importlinter])
 
 tidy: $(INSTALLED) ## the rules of the house (tests/architecture)
 	$(BIN)/pytest -q tests/architecture
+
+brokers: ## install the message brokers that the tests start, where that needs nobody's leave
+	@tests/actors/brokers/install.sh
 
 bench: $(INSTALLED) ## measure, and add a line to bench/results
 	$(BIN)/raysaga bench
@@ -62,5 +65,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing into .venv; the first time, this takes a minute or two.'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  --no-build-isolation --editable '.[orders,test,diagrams,http]'
+	  --no-build-isolation --editable '.[orders,test,diagrams,http,brokers]'
 	@touch $@

@@ -27,6 +27,7 @@ from raysaga.api import (
     cli_doctor,
     cli_keep,
     cli_operate,
+    cli_participant,
     cli_read,
     cli_run,
     cli_watch,
@@ -117,6 +118,7 @@ for _module in (
     cli_keep,
     cli_doctor,
     cli_diagram,
+    cli_participant,
 ):
     _module.add_to(app)
 app.add_typer(orders_app)

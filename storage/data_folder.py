@@ -198,28 +198,17 @@ class DataFolder:
         Raises:
             DataFolderError: If another process has it, by its pid.
         """
-        path = self.path / LOCK_FILE
-        try:
-            file = open(  # noqa: SIM115 - held for as long as the lock is
-                os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+", encoding="ascii"
-            )
-        except OSError as error:
-            raise unusable(path, error) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate()
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-        except BlockingIOError as error:
-            pid = file.read(32).strip() or "unknown"
-            file.close()
-            raise DataFolderError(
-                str(self.path), f"is in use by the engine in process {pid}; stop that one first"
-            ) from error
-        except OSError as error:
-            file.close()
-            raise unusable(path, error) from error
-        return EngineLock(file)
+        return _locked(self.path / LOCK_FILE, str(self.path), "the engine")
+
+    def lock_for_service(self, name: str) -> EngineLock:
+        """Return the right to serve a participant outside an engine, as in `lock_for_engine`.
+
+        Raises:
+            DataFolderError: If another process has it, by its pid.
+        """
+        path = self.service_path(name)
+        make_folder(path)
+        return _locked(path / LOCK_FILE, str(path), "the runner")
 
     def to_json(self) -> bytes:
         """Return the content of `raysaga.json`."""
@@ -230,6 +219,31 @@ class DataFolder:
             "created_at_ms": self.created_at_ms,
         }
         return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _locked(path: Path, shown: str, holder: str) -> EngineLock:
+    """Return the lock on the file `path`; `shown` and `holder` are for the error."""
+    try:
+        file = open(  # noqa: SIM115 - held for as long as the lock is
+            os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+", encoding="ascii"
+        )
+    except OSError as error:
+        raise unusable(path, error) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    except BlockingIOError as error:
+        pid = file.read(32).strip() or "unknown"
+        file.close()
+        raise DataFolderError(
+            shown, f"is in use by {holder} in process {pid}; stop that one first"
+        ) from error
+    except OSError as error:
+        file.close()
+        raise unusable(path, error) from error
+    return EngineLock(file)
 
 
 def record_owner(

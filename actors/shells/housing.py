@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from raysaga.actors.brokers.address import is_broker_address, parse_address
+from raysaga.actors.brokers.wire import BrokerWire
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.host import SagaHost
 from raysaga.actors.log import configure_log
@@ -61,9 +63,12 @@ def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Jour
     )
 
 
-def _wire_to(plan: EnginePlan, participant: str) -> ActorWire | None:
-    if participant not in plan.participants:
+def _wire_to(plan: EnginePlan, participant: str) -> ActorWire | BrokerWire | None:
+    target = plan.participants.get(participant)
+    if target is None:
         return None
+    if is_broker_address(target):
+        return BrokerWire(participant, parse_address(target), plan.settings)
     name = participant_actor(plan.engine, participant)
     return ActorWire(name, plan.namespace, plan.settings.wire)
 

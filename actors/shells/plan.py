@@ -21,7 +21,8 @@ class EnginePlan(BaseModel):
         shard_count: Number of shards.
         settings: Bounds and defaults.
         participants: Those that the caller names, to `module:function`; the function takes
-            the name and the services' settings and returns a `Participant`.
+            the name and the services' settings and returns a `Participant`. Or to the
+            address of a broker, behind which somebody else runs it.
         services: Settings handed to those functions.
         usual_participants: Those that are served unless others of these names are named, or
             noted in the folder.

@@ -16,6 +16,13 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from raysaga.actors.brokers.address import (
+    is_broker_address,
+    lacks_password,
+    parse_address,
+    without_password,
+)
+from raysaga.actors.brokers.broker import open_broker
 from raysaga.actors.shells.housing import configure_process_log
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
@@ -68,6 +75,10 @@ class SupervisorShell:
         note = read_note(folder.path)
         self._plan = plan = plan.settled(note, _is_found)
         self._tell_changes(note)
+        for target in plan.participants.values():
+            if is_broker_address(target):
+                # What is wrong with an address is better told now than by every host.
+                open_broker(parse_address(target))
         for name in self._names():
             self._actors[name] = self._make(name)
         try:
@@ -82,6 +93,7 @@ class SupervisorShell:
         self._watching = [loop.create_task(self._watch(name)) for name in self._names()]
         # Only now, for who could not be started must not be in the way of the next engine.
         known = {**note.participants, **plan.participants}
+        known = {name: without_password(target) for name, target in known.items()}
         write_note(folder.path, ParticipantsNote(known, plan.services))
         self._log.info("engine_ready", pids=dict(self._pids))
 
@@ -91,9 +103,12 @@ class SupervisorShell:
             function = self._plan.participants.get(name)
             if function is None:
                 self._log.warning("participant_not_found", participant=name, function=noted)
-            elif function != noted:
+            elif without_password(function) != noted:
                 self._log.warning(
-                    "participant_changed", participant=name, function=function, noted=noted
+                    "participant_changed",
+                    participant=name,
+                    function=without_password(function),
+                    noted=noted,
                 )
 
     async def _locked(self, folder: DataFolder) -> Any:
@@ -110,7 +125,8 @@ class SupervisorShell:
     def _names(self) -> list[str]:
         plan = self._plan
         shards = [shard_actor(plan.engine, i) for i in range(plan.shard_count)]
-        return [participant_actor(plan.engine, name) for name in plan.participants] + shards
+        served = [name for name, of in plan.participants.items() if not is_broker_address(of)]
+        return [participant_actor(plan.engine, name) for name in served] + shards
 
     def _make(self, name: str) -> Any:
         plan = self._plan
@@ -191,7 +207,9 @@ class SupervisorShell:
 
 
 def _is_found(function: str) -> bool:
-    """Return whether the module of `module:function` can be imported here."""
+    """Return whether a noted `module:function` can be imported here, or an address be used."""
+    if is_broker_address(function):
+        return not lacks_password(function)
     try:
         return importlib.util.find_spec(function.partition(":")[0]) is not None
     except (ImportError, ValueError):
