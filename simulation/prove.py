@@ -12,6 +12,7 @@ Costs: seconds for eight steps in a row; branches cost more.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from raysaga.simulation.prove_moves import Bounds, Moves
 from raysaga.simulation.prove_promises import PROMISES
 from raysaga.simulation.prove_search import STATES_MAX, explore
 from raysaga.simulation.prove_story import story
+from raysaga.simulation.prove_world import MoveKind
 from raysaga.statemachines.definition import SagaDefinition
 
 
@@ -31,7 +33,7 @@ class Proof:
         definition: As it was given.
         bounds: How far it looked.
         state_count: States visited.
-        move_count: Moves between them.
+        move_counts: Moves between them, by kind; one of which there are none was never met.
         elapsed_s: How long it took.
         matrix: What becomes of a crash at each point; empty with a counterexample.
         broken: Name of the promise that does not hold; None if all do.
@@ -41,11 +43,16 @@ class Proof:
     definition: SagaDefinition
     bounds: Bounds
     state_count: int
-    move_count: int
+    move_counts: Mapping[str, int]
     elapsed_s: float
     matrix: tuple[Line, ...] = ()
     broken: str | None = None
     story: tuple[str, ...] = ()
+
+    @property
+    def move_count(self) -> int:
+        """Moves of all kinds."""
+        return sum(self.move_counts.values())
 
     @property
     def holds(self) -> bool:
@@ -68,6 +75,7 @@ class Proof:
             "story": list(self.story),
             "state_count": self.state_count,
             "move_count": self.move_count,
+            "move_counts": dict(self.move_counts),
             "elapsed_s": round(self.elapsed_s, 3),
             "crash_matrix": [asdict(line) for line in self.matrix],
         }
@@ -90,7 +98,7 @@ def prove(
         definition=definition,
         bounds=bounds,
         state_count=len(explored.states),
-        move_count=explored.move_count,
+        move_counts={kind.value: explored.move_counts[kind] for kind in MoveKind},
         elapsed_s=time.monotonic() - began_s,
         matrix=crash_matrix(moves, explored) if found is None else (),
         broken=None if found is None else found.promise,

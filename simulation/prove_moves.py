@@ -50,8 +50,8 @@ from raysaga.statemachines.retry import RetryPolicy
 from raysaga.statemachines.saga import MOVING_BACK, Saga, evolve
 from raysaga.statemachines.tables import BACKWARD, FORWARD, PARKED, TERMINAL, Phase, StepStatus
 
-RECOVERIES_MAX = 5
-"""As the engine's settings have it by default."""
+RECOVERIES_MAX = 1
+"""Bounded like the attempts: a saga that two crashes interrupt without progress is poison."""
 
 SILENCE = LedgerAnswer(Outcome.UNKNOWN, False, Code.TIMEOUT)
 
@@ -336,11 +336,10 @@ class Moves:
         calls: set[Call] = set()
         strays: set[Call] = set()
         for call in state.calls:
-            heard = call in state.awaited or _is_hearable(saga, call)
             dead = (state.rows[call.step], call.undo) in self._inert
-            answered = any(reply.call == call for reply in state.replies)
-            if heard and not (dead and answered):
-                calls.add(call)
+            if call in state.awaited or _is_hearable(saga, call):
+                if not dead or all(reply.call != call for reply in state.replies):
+                    calls.add(call)
             elif not dead:
                 strays.add(call._replace(attempt=0))
         # Whatever a stray can do, a call like it that is heard does as well.

@@ -8,6 +8,8 @@ Costs: some 20 microseconds a move and some 2 kilobytes a state; refuses to go o
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raysaga.simulation.prove_moves import Moves, is_end, is_good
@@ -61,14 +63,14 @@ class Explored:
 
     Attributes:
         states: In the order in which they were found, so a shortest way to each is known.
-        move_count: Moves between them.
+        move_counts: Moves between them, by kind.
         counterexample: None if every promise holds.
         ends: Outcomes that each state leads to on good days; empty with a counterexample.
         crashes: Pairs of the state before a death of the host, and the one after.
     """
 
     states: tuple[State, ...]
-    move_count: int
+    move_counts: Mapping[MoveKind, int]
     counterexample: Counterexample | None
     ends: tuple[frozenset[str], ...] = ()
     crashes: tuple[tuple[int, int], ...] = ()
@@ -82,7 +84,7 @@ class _Search:
     came_from: list[tuple[int, Move] | None] = field(default_factory=list)
     good_before: list[list[int]] = field(default_factory=list)
     crashes: list[tuple[int, int]] = field(default_factory=list)
-    move_count: int = 0
+    move_counts: Counter[MoveKind] = field(default_factory=Counter)
 
     def run(self, states_max: int) -> Explored:
         """Visit everything."""
@@ -104,7 +106,7 @@ class _Search:
             )
         return Explored(
             states=tuple(self.states),
-            move_count=self.move_count,
+            move_counts=self.move_counts,
             counterexample=None,
             ends=ends,
             crashes=tuple(self.crashes),
@@ -112,13 +114,13 @@ class _Search:
 
     def _explored(self, counterexample: Counterexample) -> Explored:
         return Explored(
-            states=tuple(self.states), move_count=self.move_count, counterexample=counterexample
+            states=tuple(self.states), move_counts=self.move_counts, counterexample=counterexample
         )
 
     def _visit(self, at: int) -> Counterexample | None:
         state = self.states[at]
         for move in self.moves.after(state):
-            self.move_count += 1
+            self.move_counts[move.kind] += 1
             try:
                 made = self.moves.make(state, move)
             except PromiseBrokenError as broken:
