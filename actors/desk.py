@@ -42,7 +42,7 @@ from raysaga.statemachines.inputs import (
 )
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
-from raysaga.storage.codec import pack_value
+from raysaga.storage.codec import check_value
 from raysaga.storage.errors import StorageFailedError, StorageFullError
 from raysaga.storage.journal import Head
 
@@ -165,10 +165,10 @@ class Desk:
                 self._watch(caller, saga_id)
             return
         self._admit()
-        # Deeper or larger than a record can hold is refused before the saga exists.
+        # What a record cannot hold is refused before the saga exists.
         if not isinstance(saga_input, dict):
             raise ValidationError("must be a mapping", "input")
-        pack_value(saga_input)
+        check_value(saga_input)
         definition = self._host.definitions.get(definition_hash)
         if definition is None or definition.name != saga_id.partition(":")[0]:
             raise DefinitionError(saga_id, None, "this journal does not know it yet")

@@ -29,7 +29,7 @@ from raysaga.statemachines.calls import (
     reply_to,
 )
 from raysaga.statemachines.errors import ValidationError
-from raysaga.storage.codec import pack_value
+from raysaga.storage.codec import check_value
 from raysaga.storage.errors import StaleEpochError
 
 Answered = Callable[[StepReply], None]
@@ -171,6 +171,8 @@ class Dispatcher:
 
     def _fill(self) -> None:
         """Send what the bound on calls in flight allows, the most urgent first."""
+        if not (self._queue or self._urgent or self._last):
+            return
         room = self._settings.participant_in_flight_max - len(self._in_flight)
         now_ms = self._clock.monotonic_ms()
         for queue in (self._urgent, self._queue, self._last):
@@ -272,6 +274,7 @@ class Dispatcher:
             what = f"{self.participant} gave no answer within {call.timeout_ms} ms"
             answered(reply_to(call, Outcome.UNKNOWN, code=Code.TIMEOUT, message=what))
         self._fill()
+        self._set_timer()
 
     async def close(self) -> None:
         """Send and answer nothing more."""
@@ -308,7 +311,7 @@ def _reply_of(fields: Any) -> StepReply | None:
     if reply.result:
         try:
             # As the journal will: what it refuses must not get as far as the saga.
-            pack_value(reply.result)
+            check_value(reply.result)
         except ValidationError as error:
             return reply._replace(
                 outcome=int(Outcome.UNKNOWN),

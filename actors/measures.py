@@ -37,6 +37,7 @@ _ANSWERS: dict[type[Any], tuple[str, str]] = {
     StepRefused: (Direction.ACTION.value, "refused"),
     StepUndone: (Direction.COMPENSATION.value, "undone"),
 }
+_COUNTED = frozenset({*_ENDS, *_ANSWERS, AttemptFailed})
 
 
 class Histogram:
@@ -64,14 +65,17 @@ class Measures:
     def note(self, saga: Saga, events: Iterable[Event]) -> None:
         """Count what has just happened to `saga`, which stands after it."""
         for event in events:
-            end = _ENDS.get(type(event))
-            if end is not None:
-                self._saga(end).note(max(0, event.at_ms - saga.accepted_at_ms))
+            kind = type(event)
+            if kind not in _COUNTED:
+                continue
+            if kind in _ENDS:
+                self._saga(_ENDS[kind]).note(max(0, event.at_ms - saga.accepted_at_ms))
             elif isinstance(event, AttemptFailed):
                 direction = Direction.COMPENSATION if event.undo else Direction.ACTION
                 self._step(saga, event.step, direction.value, "failed", event.at_ms)
-            elif isinstance(event, StepSucceeded | StepRefused | StepUndone):
-                self._step(saga, event.step, *_ANSWERS[type(event)], event.at_ms)
+            else:
+                assert isinstance(event, StepSucceeded | StepRefused | StepUndone)
+                self._step(saga, event.step, *_ANSWERS[kind], event.at_ms)
 
     def _saga(self, end: str) -> Histogram:
         found = self._sagas.get(end)

@@ -1,4 +1,4 @@
-"""Turns events into the bytes of a journal's records and back, and plain data into bytes.
+"""Turns events into the bytes of a journal's records and back.
 
 Guarantees: a record that decodes is the record that was encoded for that saga,
 and follows the one it was tied to; what `encode_record` accepts, `decode_record`
@@ -39,9 +39,6 @@ from raysaga.storage.journal import CHAIN_BYTES
 
 FORMAT_VERSION = 1
 """Version of records and of the tables around them; a journal of a later one is refused."""
-
-VALUE_BYTES_MAX = 1 << 20
-"""Largest packed input, result or message; Temporal allows 2 MB for a payload."""
 
 VALUE_DEPTH_MAX = 32
 """Deepest nesting of plain data; bounds the recursion of whoever walks it."""
@@ -143,40 +140,17 @@ def chain_of(saga_id: str, record: bytes) -> bytes:
     return _chain(saga_id.encode(), record[: -_CRC.size])
 
 
-def pack_value(value: Any) -> bytes:
-    """Return plain data as msgpack: None, bool, int, float, str, bytes, lists, maps by str.
+def check_value(value: Any) -> None:
+    """Assure that a record can hold `value`, which has come in a message and so fits into one.
+
+    Plain data are None, bool, int, float, str, bytes, lists, and maps by str.
 
     Raises:
-        ValidationError: If it is not plain, over a MiB, or nested too deeply.
+        ValidationError: If it is not plain, or nested too deeply.
     """
     flaw = _flaw(value, VALUE_DEPTH_MAX)
     if flaw is not None:
         raise ValidationError(f"the data {flaw}")
-    try:
-        packed: bytes = msgpack.packb(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValidationError(f"the data cannot be sent: {error}") from error
-    if len(packed) > VALUE_BYTES_MAX:
-        raise ValidationError(f"the data is {len(packed)} bytes, over {VALUE_BYTES_MAX}")
-    return packed
-
-
-def unpack_value(packed: bytes) -> Any:
-    """Return the plain data that `pack_value` packed; tuples come back as lists.
-
-    Raises:
-        ValidationError: If the bytes are anything else.
-    """
-    if len(packed) > VALUE_BYTES_MAX:
-        raise ValidationError(f"the data is {len(packed)} bytes, over {VALUE_BYTES_MAX}")
-    try:
-        value = msgpack.unpackb(packed, ext_hook=_refuse_extension, max_array_len=ARRAY_LENGTH_MAX)
-    except (TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise ValidationError(f"the data cannot be read: {error}") from error
-    flaw = _flaw(value, VALUE_DEPTH_MAX)
-    if flaw is not None:
-        raise ValidationError(f"the data {flaw}")
-    return value
 
 
 class _UnknownFormError(Exception):

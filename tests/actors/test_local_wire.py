@@ -128,6 +128,17 @@ async def test_nobody_is_let_in_after_a_door_was_closed(path: Path) -> None:
         await LocalWire.connect(str(path))
 
 
+def echoing(settings: EngineSettings) -> Landing:
+    """Return a landing that answers each message with itself."""
+
+    def receive(sender: str, messages: list[list[Any]]) -> None:
+        for (n,) in messages:
+            landing.push(sender, (n,))
+
+    landing = Landing(receive, settings)
+    return landing
+
+
 async def test_a_lane_loses_nothing_silently_when_its_door_is_replaced(path: Path) -> None:
     """Three landings one after the other, each with its door, under one lane that asks again."""
     settings = EngineSettings(exchange_hold_ms=50)
@@ -136,14 +147,6 @@ async def test_a_lane_loses_nothing_silently_when_its_door_is_replaced(path: Pat
     wires: list[LocalWire] = []
     goal = count * 2 // 3
     reached = asyncio.Event()
-
-    def open_landing() -> Landing:
-        def receive(sender: str, messages: list[list[Any]]) -> None:
-            for (n,) in messages:
-                landing.push(sender, (n,))
-
-        landing = Landing(receive, settings)
-        return landing
 
     async def carry(batch: bytes) -> bytes:
         if not wires:
@@ -175,7 +178,7 @@ async def test_a_lane_loses_nothing_silently_when_its_door_is_replaced(path: Pat
         clock=SystemClock(),
         settings=settings,
     )
-    door = await LocalDoor.open(path, open_landing().exchange)
+    door = await LocalDoor.open(path, echoing(settings).exchange)
     for n in range(count):
         lane.put((n,))
     for next_goal in (count // 3, 0):
@@ -183,7 +186,7 @@ async def test_a_lane_loses_nothing_silently_when_its_door_is_replaced(path: Pat
         goal = next_goal
         reached.clear()
         door.close()
-        door = await LocalDoor.open(path, open_landing().exchange)
+        door = await LocalDoor.open(path, echoing(settings).exchange)
         if wires:
             wires[0].hang_up()
     await reached.wait()
