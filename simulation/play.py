@@ -46,8 +46,12 @@ def play(recipe: Recipe) -> Observation:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        seen: Observation = loop.run(_history(recipe, loop))
-        seen.defects += loop.unheard()
+        seen = Observation()
+        try:
+            loop.run(_history(recipe, loop, seen))
+            seen.defects += loop.unheard()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this seed's finding
+            seen.defects.append(f"the history could not be played to its end: {error!r}")
         return seen
     finally:
         loop.close()
@@ -65,13 +69,11 @@ def silence() -> None:
     )
 
 
-async def _history(recipe: Recipe, loop: VirtualLoop) -> Observation:
+async def _history(recipe: Recipe, loop: VirtualLoop, seen: Observation) -> None:
     world = World(recipe, loop)
-    seen = Observation(
-        definitions={definition.name: definition for definition in recipe.definitions},
-        lines=world.lines,
-        defects=world.defects,
-    )
+    seen.definitions = {definition.name: definition for definition in recipe.definitions}
+    seen.lines = world.lines
+    seen.defects = world.defects
     await world.begin()
     began_ms = world.now_ms()
     for deed in recipe.deeds:
@@ -93,7 +95,6 @@ async def _history(recipe: Recipe, loop: VirtualLoop) -> Observation:
     seen.ended_at_ms = world.now_ms()
     seen.struck = world.draws.struck
     world.end()
-    return seen
 
 
 # -- deeds ---------------------------------------------------------------------
@@ -336,7 +337,7 @@ async def _left_over(world: World) -> list[str]:
     """Return what stays in memory; a release that is under way does not."""
     limit = world.loop.instant + 30.0
     while True:
-        found = [line for house in world.houses if house.host for line in house.host.left_over()]
+        found = [line for house in world.houses if house.is_up for line in house.left_over()]
         for station in world.stations.values():
             if station.unanswered():
                 found.append(f"{station.name} owes {station.unanswered()} answers")

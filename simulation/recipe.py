@@ -59,7 +59,7 @@ DEEDS: Mapping[str, float] = {
     "fill_journal": 0.2,
     "fill_ledger": 0.15,
     "move_clock": 0.2,
-    "cancel": 0.4,
+    "cancel": 0.6,
     "force": 0.15,
     "retry": 0.2,
     "skip": 0.2,
@@ -165,9 +165,12 @@ def recipe_of(seed: int) -> Recipe:
         name: chance.choice(choices) for name, choices in RATES.items() if chance.random() < share
     }
     deeds = _submissions(chance, definitions)
+    sagas = len(deeds)
     for what, probability in DEEDS.items():
         if chance.random() < probability * share * 2:
-            deeds += [_deed(chance, what, shards) for _ in range(chance.choice((1, 1, 2, 3)))]
+            deeds += [
+                _deed(chance, what, shards, sagas) for _ in range(chance.choice((1, 1, 2, 3)))
+            ]
     settings = _settings(chance)
     if any(deed.what == "submit" and deed.facts["poison"] for deed in deeds):
         # Counted for as long as all are given to come to rest.
@@ -190,7 +193,7 @@ def _submissions(chance: random.Random, definitions: tuple[SagaDefinition, ...])
     can_count = definitions[0].durability is not Durability.RELAXED
     poison = can_count and chance.random() < 0.05
     found: list[Deed] = []
-    for number in range(chance.choice((2, 4, 6, 10))):
+    for number in range(chance.choice((2, 4, 8, 16))):
         is_poison = poison and number == 0
         facts = {
             "saga": number,
@@ -205,10 +208,10 @@ def _submissions(chance: random.Random, definitions: tuple[SagaDefinition, ...])
     return found
 
 
-def _deed(chance: random.Random, what: str, shards: int) -> Deed:
+def _deed(chance: random.Random, what: str, shards: int, sagas: int) -> Deed:
     facts: dict[str, Any] = {
         "shard": chance.randrange(shards),
-        "saga": chance.randrange(10),
+        "saga": chance.randrange(sagas),
         "caller": chance.randrange(2),
         "participant": chance.randrange(8),
         "for_ms": chance.choice((50, 300, 1_000, 4_000)),
