@@ -25,6 +25,7 @@ import raysaga
 from raysaga.api import (
     cli_diagram,
     cli_doctor,
+    cli_ingress,
     cli_keep,
     cli_operate,
     cli_participant,
@@ -119,6 +120,7 @@ for _module in (
     cli_doctor,
     cli_diagram,
     cli_participant,
+    cli_ingress,
 ):
     _module.add_to(app)
 app.add_typer(orders_app)

@@ -63,7 +63,9 @@ def participant(
     if maker is None:
         raise ValidationError(f"nobody knows {name!r}; say what makes it", "--make")
     configure_log(None, "info", participant=name)
-    settings = services_of(services, stock, data) if make is None else {}
+    settings = {}
+    if make is None:
+        settings = services_of(services, stock, data, needs_stock=name == "inventory")
     made = make_participant(maker, name, data, settings)
     run_async(_serve(terminal, made, data, address, prefetch))
 

@@ -19,7 +19,9 @@ PRESETS = {"calm": ServicesSettings.calm, "lively": ServicesSettings.lively}
 """Settings that have a name."""
 
 
-def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]:
+def services_of(
+    services: str, stock: Path | None, data: Path, *, needs_stock: bool = True
+) -> dict[str, Any]:
     """Return the settings of the services, as plain data.
 
     Letters go to a maildir in the data folder, unless the settings say where they go.
@@ -28,6 +30,7 @@ def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]
         services: The name of a preset, or the path of a file of settings.
         stock: File of what is in stock at first; None for what the settings or the folder hold.
         data: The data folder; it need not exist.
+        needs_stock: Whether the inventory is among those that are to be served.
 
     Raises:
         ServicesSettingsError: If a file cannot be read, or breaks a rule.
@@ -38,7 +41,7 @@ def services_of(services: str, stock: Path | None, data: Path) -> dict[str, Any]
     is_delivery_said = settings.notification.model_fields_set & {"maildir", "smtp"}
     if stock is not None:
         settings = _with_stock(settings, stock)
-    elif settings.inventory.stock is None and not _has_stock(data):
+    elif needs_stock and settings.inventory.stock is None and not _has_stock(data):
         raise ValidationError(
             "there is no stock yet, so every order would be refused; give the stock file that "
             '`raysaga orders import` wrote, or one such as {"default": 100}',

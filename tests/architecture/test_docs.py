@@ -67,6 +67,7 @@ def test_a_block_that_was_changed_is_no_excerpt(examples: dict[str, str]) -> Non
 
 def test_every_example_is_run(texts: dict[str, str], examples: dict[str, str]) -> None:
     tests = texts["tests/cluster/test_examples.py"]
+    tests += texts["tests/actors/brokers/test_other_languages.py"]
     assert examples
     for path in examples:
         assert f'"{Path(path).name}"' in tests, path

@@ -1,0 +1,96 @@
+"""The command `raysaga ingress`: orders from a broker's queue become sagas."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raysaga.actors.brokers.address import BrokerAddress, parse_address
+from raysaga.actors.brokers.broker import open_broker
+from raysaga.actors.brokers.envelope import Order
+from raysaga.actors.brokers.ingress import OrderIngress
+from raysaga.actors.log import configure_log
+from raysaga.api.cli_engine import open_sagas, run_async
+from raysaga.api.cli_participant import TransportOption
+from raysaga.api.cli_terminal import DataOption, Terminal
+from raysaga.api.defaults import DATA_FOLDER
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.order import order_saga
+
+
+def ingress(
+    transport: TransportOption,
+    data: DataOption = DATA_FOLDER,
+    definition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--definition",
+            metavar="MODULE:NAME",
+            help="A definition that can be ordered, beside the order saga; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Make a saga of each order in a broker's queue, until it is told to stop.
+
+    A message is acknowledged once its saga is on disk; the queue is raysaga.orders, unless
+    the URL names another. Several may run side by side.
+
+    Example:  raysaga ingress --transport amqp://localhost/
+    """
+    address = parse_address(transport)
+    found = [order_saga, *map(_definition, definition or ())]
+    configure_log(None, "info")
+    run_async(_take_orders(Terminal(as_json=False), data, address, found))
+
+
+def _definition(path: str) -> SagaDefinition:
+    """Return the definition at `module:name`.
+
+    Raises:
+        ValidationError: If there is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ValidationError(f"there is no module {error.name}", "--definition") from error
+    if not isinstance(found, SagaDefinition):
+        raise ValidationError(f"{path} is no saga definition", "--definition")
+    return found
+
+
+async def _take_orders(
+    terminal: Terminal, data: Path, address: BrokerAddress, definitions: list[SagaDefinition]
+) -> None:
+    broker = open_broker(address)
+    async with open_sagas(terminal, data) as sagas:
+        served = {definition.name: definition for definition in definitions}
+
+        async def submit(definition: SagaDefinition, order: Order) -> None:
+            # Nobody waits for its end here.
+            await sagas.gateway.submit(
+                definition, order.input, key=order.key, deadline_ms=order.deadline_ms, watch=False
+            )
+
+        taking = OrderIngress(broker, served, submit)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        taking.start()
+        terminal.note(f"taking orders from {address}")
+        await stop.wait()
+        await taking.stop()
+        terminal.note(
+            f"{taking.accepted_count:,} accepted, {taking.dead_letter_count:,} dead letters"
+        )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give `app` this command."""
+    app.command("ingress")(ingress)

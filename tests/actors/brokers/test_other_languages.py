@@ -1,0 +1,48 @@
+"""A participant that was written without raysaga, from the documents alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from raysaga.actors.brokers.address import parse_address
+
+from .rabbit_process import RabbitProcess
+from .shop import Shop, until
+
+PROGRAM = Path(__file__).parents[3] / "examples" / "plain_payment.py"
+
+
+async def test_a_plain_program_takes_part_and_is_undone_like_any_other(
+    rabbit: RabbitProcess, open_shop: Callable[..., Shop], tmp_path: Path
+) -> None:
+    """One order completes; one is refused after it was paid, and gets its money back."""
+    address = f"{rabbit.url}/?queue=plain-payment&format=json"
+    shop = await open_shop(
+        brokered={"payment": address},
+        services={"shipping": {"unserviceable_prefixes": ["far-"]}},
+        has_all_ledgers=False,
+    ).open(runs=())
+    path = tmp_path / "payments.sqlite"
+    queue = parse_address(address).queue
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, str(PROGRAM), rabbit.url, str(path), queue, stdout=subprocess.DEVNULL
+    )
+    try:
+        done = await shop.order()
+        undone = await shop.order(customer="far-away")
+    finally:
+        program.kill()
+        await program.wait()
+    assert done["phase"] == "completed"
+    assert (undone["phase"], undone["step"]) == ("compensated", "schedule_shipping")
+    with sqlite3.connect(path) as payments:
+        charges = payments.execute("select key from charges").fetchall()
+        answers = dict(payments.execute("select key, state from answers").fetchall())
+    assert len(charges) == 1 and done["saga_id"] in charges[0][0]
+    assert sorted(answers.values()) == ["applied", "undone"]
+    await until(lambda: not shop.host.sagas, "nothing is under way")
