@@ -1,4 +1,7 @@
-"""The command `raysaga watch`: counts and throughput, again and again; starts no engine."""
+"""The command `raysaga watch`: what goes on, again and again; starts no engine.
+
+On a terminal it fills the screen; elsewhere a look is a line, or a line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from raysaga.actors.archive import Archive
 from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
-from raysaga.api.cli_values import STATES, phase_text, told_instant
+from raysaga.api.cli_values import STATES, told_instant
+from raysaga.api.cli_watch_screen import ROWS_MAX, Screen
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.tables import TERMINAL
 
@@ -30,7 +33,7 @@ def watch(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Watch how many sagas are where, and how many begin and end a second; Ctrl-C ends it.
+    """Watch how many sagas are where, how many begin and end, and what waits; Ctrl-C ends it.
 
     Example:  raysaga watch
 
@@ -43,12 +46,21 @@ def watch(
             for look in looks:
                 terminal.emit(look)
         elif terminal.out.is_terminal:
-            with Live(console=terminal.out, auto_refresh=False) as live:
-                for look in looks:
-                    live.update(_table(look), refresh=True)
+            _show(terminal, archive, looks)
         else:
             for look in looks:
                 terminal.show(Text(_line(look)))
+
+
+def _show(terminal: Terminal, archive: Archive, looks: Iterator[dict[str, Any]]) -> None:
+    """Fill the terminal with each look; what it held before comes back at the end."""
+    screen = Screen()
+    with Live(console=terminal.out, auto_refresh=False, screen=True) as live:
+        for look in looks:
+            newest = list(archive.rows(limit=ROWS_MAX))
+            parked = list(archive.parked(ROWS_MAX))
+            drawn = screen.drawn(look, newest, parked, width=terminal.out.width)
+            live.update(drawn, refresh=True)
 
 
 def _looks(archive: Archive, interval_s: float, count: int | None) -> Iterator[dict[str, Any]]:
@@ -80,22 +92,6 @@ def _looks(archive: Archive, interval_s: float, count: int | None) -> Iterator[d
         if count is not None and done >= count:
             return
         never.wait(interval_s)
-
-
-def _table(look: Mapping[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(min_width=18)
-    table.add_column(justify="right", min_width=12)
-    engine = Text("runs", "green") if look["engine_running"] else Text("does not run", "yellow")
-    table.add_row("engine", engine)
-    for phase, number in look["counts"].items():
-        if number or not phase.startswith("parked"):
-            table.add_row(phase_text(phase), f"{number:,}")
-    for name in ("begun", "ended"):
-        rate = look[f"{name}_per_s"]
-        table.add_row(f"{name} a second", "" if rate is None else f"{rate:,.1f}")
-    table.add_row(Text(told_instant(look["at_ms"]), style="dim"))
-    return table
 
 
 def _line(look: Mapping[str, Any]) -> str:
