@@ -147,7 +147,7 @@ class Dispatcher:
             return
         self._budget.earn()
         self._queue_of(call).append((call, answered))
-        self._fill()
+        self._fill(fresh=call)
 
     def _retry(self) -> None:
         """Send what the budget allows of the retries; the rest waits for it."""
@@ -169,8 +169,11 @@ class Dispatcher:
             return self._urgent
         return self._last if call.verb == RELEASE else self._queue
 
-    def _fill(self) -> None:
-        """Send what the bound on calls in flight allows, the most urgent first."""
+    def _fill(self, fresh: StepCall | None = None) -> None:
+        """Send what the bound on calls in flight allows, the most urgent first.
+
+        Only of `fresh` it is known that it has not waited since its sender proved that it may.
+        """
         if not (self._queue or self._urgent or self._last):
             return
         room = self._settings.participant_in_flight_max - len(self._in_flight)
@@ -184,7 +187,7 @@ class Dispatcher:
                     self._answer_here(call, answered, Code.SERVICE_UNAVAILABLE, what, wait_ms)
                     continue
                 try:
-                    if self._renew is not None:
+                    if self._renew is not None and call is not fresh:
                         call = self._renew(call)
                     self._lane.put(call)
                 except StaleEpochError as error:
