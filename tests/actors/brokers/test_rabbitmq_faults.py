@@ -15,14 +15,14 @@ import pytest
 
 from raysaga.actors.brokers.address import parse_address
 from raysaga.actors.brokers.broker import open_broker
-from raysaga.actors.brokers.envelope import CALL, Message, call_message
+from raysaga.actors.brokers.envelope import CALL, Message, call_message, read_reply
 from raysaga.actors.brokers.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
     NotPublishedError,
 )
 from raysaga.actors.wire import MESSAGE_BYTES_MAX, pack_message
-from raysaga.statemachines.calls import COMPENSATION
+from raysaga.statemachines.calls import COMPENSATION, Outcome
 
 from .amqp_proxy import AmqpProxy
 from .rabbit_process import RabbitProcess
@@ -171,13 +171,17 @@ async def test_duplicates_take_effect_once_and_what_comes_too_late_never(
     expired = twice._replace(**late, expires_at_ms=1)
     calls = [twice, twice, undo, action, undo, expired]
     numbered = [call._replace(call_id=900 + i) for i, call in enumerate(calls)]
-    before = shop.runners["payment"].answered_count
-    await put(
-        address,
-        *(call_message(call, reply_to="nowhere", body_format="json") for call in numbered),
-    )
-    answered = before + len(calls)
-    await until(lambda: shop.runners["payment"].answered_count == answered, "all are answered")
+    heard: list[Message] = []
+    link = await open_broker(parse_address(address)).connect()
+    back = await link.consume_replies("heard", heard.append)
+    for call in numbered:
+        message = call_message(call, reply_to=back, body_format="json")
+        await link.publish(parse_address(address).queue, message)
+    await until(lambda: len(heard) == len(numbered), "all are answered")
+    await link.close()
+    replies = {reply.call_id - 900: reply for reply in map(read_reply, heard)}
+    assert [replies[i].code for i in (3, 5)] == ["CANCELLED_BEFORE_START", "EXPIRED"]
+    assert all(replies[i].outcome == Outcome.SUCCEEDED for i in (0, 1, 2, 4))
     effects = shop.effects("payment")
     assert [kind for saga, kind in effects if saga == twice.saga_id] == ["action"]
     assert not [kind for saga, kind in effects if saga == "order:late"]
