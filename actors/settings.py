@@ -6,6 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from raysaga.statemachines.definition import TIMEOUT_MS_MAX
+
+SKEW_MS = 60_000
+"""How far the clocks of two machines may be apart before a call's expiry means nothing."""
+
 
 class EngineSettings(BaseModel):
     """How one engine behaves. Unknown names are refused."""
@@ -118,3 +123,13 @@ class EngineSettings(BaseModel):
 
     log_files_max: int = Field(5, ge=2)
     """Files that are kept of each log, the newest included."""
+
+    @property
+    def rows_kept_ms(self) -> int:
+        """How long a ledger keeps the row of an ended saga, at least.
+
+        Longer than any copy of a call can live: a row that goes sooner, a tombstone above all,
+        would let an action that is still on its way take effect after its undo.
+        """
+        life_ms = max(self.action_life_ms, TIMEOUT_MS_MAX) + SKEW_MS
+        return max(self.retention_ms, life_ms)

@@ -72,7 +72,7 @@ class ServiceShell:
 
     async def _forget_for_ever(self) -> None:
         """Prune what has been released for longer than it is kept."""
-        kept_ms = self._plan.settings.retention_ms
+        kept_ms = self._plan.settings.rows_kept_ms
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
             try:
