@@ -20,7 +20,7 @@ from raysaga.simulation.prove_promises import PROMISES
 from raysaga.statemachines.definition import Durability, SagaDefinition
 from raysaga.statemachines.errors import ValidationError
 
-prove_app = typer.Typer()
+prove_app = typer.Typer(add_completion=False)
 
 
 @prove_app.command("prove", no_args_is_help=True)

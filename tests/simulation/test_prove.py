@@ -70,7 +70,8 @@ def test_eight_steps_in_a_row_are_proved() -> None:
 def test_two_crashes_are_survived(durability: Durability) -> None:
     """The second comes while the first is being recovered from."""
     definition = with_durability(chain_saga(2, deadline_ms=1_000), durability)
-    expect_proved(prove(definition, Bounds(crashes_max=2)), "completed", "compensated", "parked")
+    bounds = Bounds(crashes_max=2, orders_max=0)
+    expect_proved(prove(definition, bounds), "completed", "compensated", "parked")
 
 
 @pytest.mark.parametrize("trouble", NARROW)
@@ -101,6 +102,17 @@ def test_every_example_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert definitions
     for definition in definitions:
         expect_proved(prove(definition), "completed", "compensated", "parked")
+
+
+def test_the_definition_of_the_guide_is_proved() -> None:
+    """Branches with a result that is used, a pivot, and steps after it, one of them best effort."""
+    text = (EXAMPLES.parent / "docs" / "GUIDE.md").read_text(encoding="utf-8")
+    begin = text.index("from raysaga import CompensationPolicy")
+    names: dict[str, object] = {}
+    exec(text[begin : text.index("```", begin)], names)
+    definition = names["trip_saga"]
+    assert isinstance(definition, SagaDefinition)
+    expect_proved(prove(definition, NARROW["a crash"]), "completed", "compensated", "parked")
 
 
 def unlatched(saga: Saga, given: Input, now_ms: int) -> Decision:
