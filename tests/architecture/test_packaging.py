@@ -66,6 +66,12 @@ def test_a_wheel_carries_the_sample_orders(wheel: Path, root: Path) -> None:
     assert {f"raysaga/api/sample/{name}" for name in samples} <= contents(wheel)
 
 
+def test_a_wheel_carries_the_operators_page(wheel: Path, root: Path) -> None:
+    page = {path.name for path in (root / "console" / "static").iterdir()}
+    assert {"index.html", "main.js", "style.css"} <= page
+    assert {f"raysaga/console/static/{name}" for name in page} <= contents(wheel)
+
+
 def test_a_wheel_from_the_source_archive_is_the_same(
     wheel: Path, copied_tree: Path, tmp_path: Path
 ) -> None:
