@@ -228,75 +228,76 @@ def row(status: LedgerStatus, undo: bool, *choices: Any) -> Break:
     return breaks
 
 
-MUTANTS: dict[str, tuple[Break, SagaDefinition, set[str]]] = {
+MUTANTS: dict[str, tuple[Break, SagaDefinition, str]] = {
     "the first step is never undone": (
         without_one(min),
         CHAIN,
-        {"undo_list"},
+        "undo_list",
     ),
     "the last step is never undone": (
         without_one(max),
         CHAIN,
-        {"undo_list"},
+        "undo_list",
     ),
-    "only what is logged is undone": (sent_as_logged, CHAIN, {"undo_list"}),
-    "all is undone at once": (all_at_once, CHAIN, {"reverse_order"}),
-    "it is undone forward": (first_steps_first, CHAIN, {"reverse_order"}),
-    "it is undone forward, with branches": (first_steps_first, DIAMOND, {"reverse_order"}),
+    "only what is logged is undone": (sent_as_logged, CHAIN, "undo_list"),
+    "all is undone at once": (all_at_once, CHAIN, "reverse_order"),
+    "it is undone forward": (first_steps_first, CHAIN, "reverse_order"),
+    "it is undone forward, with branches": (first_steps_first, DIAMOND, "reverse_order"),
     "the latch is not waited for": (
         waiting_for_no(CompensationStarted),
         CHAIN,
-        {"durable_first"},
+        "durable_first",
     ),
-    "GO is not waited for": (waiting_for_no(GoGiven), PIVOT, {"durable_first"}),
-    "there is no GO": (deciding(without_go), PIVOT, {"durable_first"}),
+    "GO is not waited for": (waiting_for_no(GoGiven), PIVOT, "durable_first"),
+    "there is no GO": (deciding(without_go), PIVOT, "durable_first"),
     "acceptance is not waited for": (
         deciding(lambda _s, _g, d: d._replace(durable_first=False) if d.answer else d),
         CHAIN,
-        {"durable_first"},
+        "durable_first",
     ),
     "an end is not waited for": (
         waiting_for_no(SagaCompleted, SagaCompensated),
         CHAIN,
-        {"durable_first"},
+        "durable_first",
     ),
     "a result that is used is not waited for": (
         deciding(uses_are_not_awaited),
         DIAMOND,
-        {"requests", "undo_list"},
+        "undo_list",
     ),
     "any refusal counts": (
         any_refusal_counts,
         CHAIN,
-        {"parked"},
+        "parked",
     ),
-    "a takeover sends no undo again": (goes_on_after_a_takeover_backward, CHAIN, {"not_stuck"}),
-    "a takeover sends no action again": (waits_for_a_takeover_forward, CHAIN, {"not_stuck"}),
-    "a takeover goes forward again": (deciding(forward_again), CHAIN, {"not_stuck"}),
-    "no timer is obeyed": (deciding(never_done_waiting), CHAIN, {"end_in_reach"}),
-    "it ends before its last step": (one_step_too_early, CHAIN, {"completed"}),
-    "it ends before its last undo": (undone_one_too_early, CHAIN, {"compensated"}),
-    "a cancel is granted beyond GO": (deciding(cancelled_after_go), PIVOT, {"latch"}),
-    "silence of the pivot is a refusal": (deciding(silence_is_a_no), PIVOT, {"latch"}),
-    "a parked saga lists nothing": (deciding(nothing_listed), CHAIN, {"parked"}),
-    "a cancel is granted for nothing": (deciding(granted_for_nothing), CHAIN, {"durable_first"}),
-    "a call is sent that is not recorded": (deciding(sent_unrecorded), CHAIN, {"total"}),
+    "a takeover sends no undo again": (goes_on_after_a_takeover_backward, CHAIN, "not_stuck"),
+    "a takeover sends no action again": (waits_for_a_takeover_forward, CHAIN, "not_stuck"),
+    "a takeover goes forward again": (deciding(forward_again), CHAIN, "not_stuck"),
+    "no timer is obeyed": (deciding(never_done_waiting), CHAIN, "end_in_reach"),
+    "it ends before its last step": (one_step_too_early, CHAIN, "completed"),
+    "it ends before its last undo": (undone_one_too_early, CHAIN, "compensated"),
+    "a cancel is granted beyond GO": (deciding(cancelled_after_go), PIVOT, "latch"),
+    "silence of the pivot is a refusal": (deciding(silence_is_a_no), PIVOT, "latch"),
+    "a parked saga lists nothing": (deciding(nothing_listed), CHAIN, "parked"),
+    "a cancel is granted for nothing": (deciding(granted_for_nothing), CHAIN, "durable_first"),
+    "a call is sent that is not recorded": (deciding(sent_unrecorded), CHAIN, "total"),
     "there are no tombstones": (
         row(LedgerStatus.NOTHING, True, (LedgerStatus.NOTHING, prove_world.DONE)),
         CHAIN,
-        {"compensated", "reverse_order"},
+        "compensated",
     ),
     "a tombstone is forgotten": (
         row(LedgerStatus.TOMBSTONE, False, (LedgerStatus.APPLIED, prove_world.DONE)),
         CHAIN,
-        {"once", "compensated", "reverse_order"},
+        "once",
     ),
     "what was undone can be done again": (
         row(LedgerStatus.UNDONE, False, (LedgerStatus.APPLIED, prove_world.DONE)),
         CHAIN,
-        {"once", "compensated", "reverse_order"},
+        "once",
     ),
 }
+"""What is broken how, in which saga, and the promise that finds it; docs/PROOF.md lists them."""
 
 
 def proof(definition: SagaDefinition) -> Explored:
@@ -305,8 +306,8 @@ def proof(definition: SagaDefinition) -> Explored:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_engine_is_found_out(name: str, monkeypatch: Patch) -> None:
-    breaks, definition, promises = MUTANTS[name]
+    breaks, definition, promise = MUTANTS[name]
     breaks(monkeypatch)
     found = proof(definition).counterexample
     assert found is not None, "nothing was found"
-    assert found.promise in promises, found
+    assert found.promise == promise, found
