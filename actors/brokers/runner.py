@@ -22,7 +22,11 @@ import structlog
 
 from raysaga.actors.brokers.broker import Broker, Delivery, Keeper, Link
 from raysaga.actors.brokers.envelope import read_call, reply_message
-from raysaga.actors.brokers.errors import EnvelopeError, NotPublishedError
+from raysaga.actors.brokers.errors import (
+    BrokerUnavailableError,
+    EnvelopeError,
+    NotPublishedError,
+)
 from raysaga.actors.participant_server import ParticipantServer
 from raysaga.statemachines.calls import StepCall, StepReply
 from raysaga.statemachines.errors import SagaError, ValidationError
@@ -91,7 +95,7 @@ class ParticipantRunner:
     async def stop(self) -> None:
         """Take no more, answer what was taken, and let go."""
         self._is_open = False
-        tasks = [taken.settled for taken in self._taken]
+        tasks = [taken.settled for taken in self._taken if not taken.link.lost.done()]
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_WAIT_S)
         await self._keeper.stop()
@@ -135,6 +139,10 @@ class ParticipantRunner:
             pass
         except ValidationError as error:
             self._log.error("reply_not_sent", saga_id=call.saga_id, reason=str(error))
+        except BrokerUnavailableError:
+            # The call comes again, and the ledger has the answer.
+            self._forget(taken)
+            raise
         await taken.delivery.ack()
         self.answered_count += 1
         self._forget(taken)

@@ -81,8 +81,16 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("end", ["host", "service"])
-@pytest.mark.parametrize("stage", STAGES, ids=lambda s: f"{s[0]}-{s[1]}-{'after' * s[2]}")
+@pytest.mark.parametrize(
+    ("end", "stage"),
+    [
+        pytest.param(end, stage, id=f"{end}-{stage[0]}-{stage[1]}-{'after' * stage[2]}")
+        for stage in STAGES
+        for end in ("host", "service")
+        # A host acknowledges no replies.
+        if (end, stage[:2]) != ("host", ("basic.ack", "out"))
+    ],
+)
 async def test_a_connection_that_is_cut_at_any_stage_costs_no_order(
     rabbit: RabbitProcess,
     open_shop: OpenShop,
@@ -91,8 +99,6 @@ async def test_a_connection_that_is_cut_at_any_stage_costs_no_order(
     stage: tuple[str, str, bool],
 ) -> None:
     """Each frame that matters is lost, or passes as the last one, at each end of the way."""
-    if end == "host" and stage[:2] == ("basic.ack", "out"):
-        pytest.skip("a host acknowledges no replies")
     async with AmqpProxy(rabbit.port) as proxy:
         through, past = queue(proxy, request), queue(rabbit, request)
         proxy.cut_at = stage
@@ -325,7 +331,7 @@ async def test_an_order_turns_back_when_the_broker_stays_away(
     ("change", "reason"),
     [
         (("guest:guest@", "guest:wrong@"), "Authentication"),
-        (("/?", "/nowhere?"), ""),
+        (("/?", "/nowhere?"), "virtual host"),
     ],
 )
 async def test_wrong_credentials_are_told_without_the_password(
