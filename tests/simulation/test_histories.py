@@ -12,10 +12,10 @@ import pytest
 from raysaga.simulation.checker import check
 from raysaga.simulation.play import play
 from raysaga.simulation.recipe import DEEDS, RATES, Recipe, recipe_of
-from raysaga.simulation.swarm import FAILURES_MAX, Tally, run
+from raysaga.simulation.swarm import Tally, run
 
-SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "5000"))
-"""As many as take two slow cores four minutes, with the rest of these tests."""
+SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "10000"))
+"""As many as take two cores about three minutes."""
 
 KEPT = Path(__file__).parent / "kept"
 
@@ -75,6 +75,7 @@ def test_a_history_that_once_broke_a_promise_keeps_them_all(path: Path) -> None:
     assert check(play(Recipe.read(path))) == []
 
 
+@pytest.mark.timeout(900)
 def test_thousands_of_seeds_break_no_promise_and_reach_every_trouble() -> None:
     """A run that never got into trouble would prove nothing, and does not pass."""
     total = Tally()
@@ -85,4 +86,3 @@ def test_thousands_of_seeds_break_no_promise_and_reach_every_trouble() -> None:
     )
     assert total.seeds == SEEDS
     assert not total.never
-    assert FAILURES_MAX > 0
