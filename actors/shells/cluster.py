@@ -21,6 +21,7 @@ from raysaga.actors.shells.wires import (
     FOR_EVER,
     ActorWire,
     named_actor,
+    participant_actor,
     shard_actor,
     supervisor_actor,
 )
@@ -65,6 +66,16 @@ class Engine:
         """Return the process ids of the engine's actors by name."""
         pids: dict[str, int] = await self._supervisor.ready.remote()
         return pids
+
+    async def participant_stats(self) -> dict[str, dict[str, Any]]:
+        """Return the counts of each participant that is an actor, by its name."""
+        found: dict[str, dict[str, Any]] = {}
+        prefix = participant_actor(self.plan.engine, "")
+        for name in await self.pids():
+            if name.startswith(prefix):
+                actor = ray.get_actor(name, namespace=self.plan.namespace)
+                found[name.removeprefix(prefix)] = await actor.stats.remote()
+        return found
 
     async def close(self) -> None:
         """Stop the engine and the Ray that was started for it; leave one that was joined."""
