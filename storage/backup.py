@@ -34,6 +34,7 @@ from raysaga.storage.journal import JournalIdentity
 from raysaga.storage.ledger_reader import LedgerReader
 from raysaga.storage.lmdb_environment import Environment, structure_flaws
 from raysaga.storage.lmdb_journal import LmdbJournal, verify_copy
+from raysaga.storage.outbox import bookmarks, write_bookmarks
 from raysaga.storage.participants_note import copy_note
 from raysaga.storage.settings import JournalSettings
 from raysaga.storage.verify import VerifyReport
@@ -97,7 +98,9 @@ def backup(
             tell(f"shard {shard}")
             # A shard that was never started is an empty one.
             if (folder.journal_path(shard) / DATA_FILE).exists():
+                told = bookmarks(folder.journal_path(shard))
                 _copy_live(folder.journal_path(shard), copied.journal_path(shard))
+                write_bookmarks(copied.journal_path(shard), told)
             else:
                 copied.open_journal(shard, reserve_ratio=0.0).close()
             reports.append(_verify_shard(copied, shard))
@@ -153,6 +156,7 @@ def restore(
         for shard, digest in enumerate(notes["digests"]):
             tell(f"shard {shard}")
             _copy_files(folder.journal_path(shard), restored.journal_path(shard))
+            write_bookmarks(restored.journal_path(shard), bookmarks(folder.journal_path(shard)))
             report = _verify_shard(restored, shard)
             if report.digest != digest:
                 raise DataFolderError(

@@ -27,10 +27,16 @@ def move_to_released(txn: WriteTransaction, saga_ids: Sequence[SagaId]) -> None:
             txn.put(rows.RELEASED, key, b"")
 
 
-def prune(txn: WriteTransaction, released_keys: Sequence[bytes]) -> None:
-    """Delete everything but the key records of the sagas with these keys in `released`."""
+def prune(
+    txn: WriteTransaction, released_keys: Sequence[bytes], keep_from: int | None = None
+) -> int:
+    """Delete everything but the key records of the sagas with these keys in `released`.
+
+    Returns how many; those with a record at the place `keep_from` or later are kept.
+    """
+    pruned = 0
     if not released_keys:
-        return
+        return pruned
     counters = rows.unpack_counters(txn.get(rows.META, rows.COUNTERS))
     counts = list(counters.counts)
     for released_key in released_keys:
@@ -39,6 +45,9 @@ def prune(txn: WriteTransaction, released_keys: Sequence[bytes]) -> None:
         birth = birth_at(txn, number)
         saga_id = birth.saga_id.encode()
         state = state_at(txn, number, birth.saga_id)
+        if keep_from is not None and state.place >= keep_from:
+            continue
+        pruned += 1
         for record_key, _ in list(records_back_from(txn, birth.saga_id, number, state)):
             txn.delete(rows.RECORDS, record_key)
         txn.delete(rows.BIRTHS, key)
@@ -49,6 +58,7 @@ def prune(txn: WriteTransaction, released_keys: Sequence[bytes]) -> None:
         counts[state.phase_code - 1] -= 1
     row = rows.pack_counters(counters._replace(counts=tuple(counts)))
     txn.put(rows.META, rows.COUNTERS, row)
+    return pruned
 
 
 def forget_keys(txn: WriteTransaction, pruned: Sequence[tuple[bytes, bytes]]) -> None:

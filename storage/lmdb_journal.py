@@ -54,6 +54,7 @@ from raysaga.storage.lmdb_lookup import (
     select,
     state_at,
 )
+from raysaga.storage.outbox import least_bookmark
 from raysaga.storage.settings import JournalSettings
 from raysaga.storage.verify import VerifyReport, verify_journal
 
@@ -324,15 +325,15 @@ class LmdbJournal:
                 self._write_releases()
 
     def prune(self, finished_before_ms: int, limit: int) -> int:
-        """See `Journal`; other commits may come in between."""
+        """See `Journal`; other commits may come in between. What is not told yet is kept."""
         stop = TIME_AND_NUMBER.pack(max(finished_before_ms, 0), 0)
+        keep_from = least_bookmark(self.environment.path)
         pruned = 0
 
         def body(txn: WriteTransaction) -> int:
             room = min(limit - pruned, SAGAS_A_PRUNING)
             keys = [key for key, _ in islice(txn.scan(rows.RELEASED, stop=stop), room)]
-            prune(txn, keys)
-            return len(keys)
+            return prune(txn, keys, keep_from)
 
         with self._writing:
             self._write_releases()
