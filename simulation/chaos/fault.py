@@ -59,6 +59,7 @@ class Blow:
         bit_at_ms: When its effect was first seen; 0: not (yet).
         healed_at_ms: When it was mended; 0: not (yet).
         evidence: What has shown that it bit.
+        broken: Promises that the engine was seen to break under it; a violation each.
         misfortune: Why it did not bite, or could not be played.
     """
 
@@ -71,6 +72,7 @@ class Blow:
     bit_at_ms: int = 0
     healed_at_ms: int = 0
     evidence: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     misfortune: str = ""
 
     def inflicted(self, target: str) -> None:
@@ -84,6 +86,11 @@ class Blow:
         self.evidence.append(evidence)
         self.bit_at_ms = self.bit_at_ms or now_ms()
         self.told("bit", evidence)
+
+    def broke(self, promise: str) -> None:
+        """Note that the engine broke a promise which the checker of the whole run cannot see."""
+        self.broken.append(promise)
+        self.told("broke", promise)
 
     def healed(self, text: str = "") -> None:
         """Note that it is mended, as far as the fault has to do with it."""
@@ -100,6 +107,7 @@ class Blow:
             "bit_at_ms": self.bit_at_ms,
             "healed_at_ms": self.healed_at_ms,
             "evidence": list(self.evidence),
+            "broken": list(self.broken),
             "misfortune": self.misfortune,
         }
 

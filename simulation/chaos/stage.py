@@ -162,6 +162,10 @@ class Stage:
             adopt_orphans()
             self._reaping = asyncio.create_task(self._reap_for_ever())
         self.launch = launch
+        await self._open()
+
+    async def _open(self) -> None:
+        launch = self.launch
         self._starts += 1
         self.keeper = await self._child("keeper", launch)
         await self.keeper.hears("ready", START_S)
@@ -194,6 +198,14 @@ class Stage:
                 child.expected = True
         kill_all(descendants())
         await self._clear()
+
+    async def rejoin(self) -> None:
+        """End the keeper and the callers, and start them again, on the cluster that is there."""
+        for child in (self.callers, self.keeper):
+            if child is not None:
+                await child.stop(STOP_S)
+        self.keeper = self.callers = None
+        await self._open()
 
     async def _clear(self) -> None:
         """Leave no process, and forget the children."""
