@@ -169,13 +169,16 @@ def _connect_ray(folder: Path, address: str | None) -> bool:
     """Connect this process to Ray; return whether the Ray was started for it."""
     if ray.is_initialized():
         return False
-    running = address or served_at(folder) or os.environ.get("RAY_ADDRESS")
+    local = None if address else served_at(folder)
+    running = address or local or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
     if running is not None:
+        if local is not None:
+            _show_token()
         ray.init(address=running, **options)
         return False
     for name, value in RAY_ENVIRONMENT.items():
@@ -189,6 +192,21 @@ def _connect_ray(folder: Path, address: str | None) -> bool:
     )
     write_note(folder, ray.get_runtime_context().gcs_address)
     return True
+
+
+def _show_token() -> None:
+    """Have this process show the user's token to a local Ray of ours, if there is one.
+
+    A local Ray asks for it unless told otherwise, and `ray.init` shows it only to one that it
+    has found by itself, not to one whose address it is given (Ray 2.60). What it calls then is
+    not public; `RAY_AUTH_MODE` in the environment is heeded by it as well.
+    """
+    with contextlib.suppress(ImportError):
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(
+            warn_if_disabled=False
+        )
 
 
 async def _result(ref: Any) -> Any:

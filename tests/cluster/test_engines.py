@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,23 @@ def test_an_engine_that_names_no_participants_serves_those_that_its_folder_notes
     with connect_blocking(folder) as sagas:
         assert sagas.handle(saga_id).result(timeout_s=60).status == "completed"
         sagas.stop_engine()
+
+
+def test_another_process_finds_the_local_ray_of_a_folder_without_being_told_more(
+    engine: Engine,
+) -> None:
+    """A local Ray asks for a token, and only its own processes inherit that it does."""
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_AUTH_MODE"}
+    program = (
+        "import sys; from raysaga.api.blocking import connect_blocking\n"
+        "with connect_blocking(sys.argv[1]) as sagas: print(len(sagas.stats()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(engine.folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.stdout.split()[-1:] == ["1"], run.stderr[-2_000:]
