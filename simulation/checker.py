@@ -75,7 +75,9 @@ def _conservation(seen: Observation) -> Found:
     """I2: what a participant had is what it has and what stands, at every moment."""
     left = {name: first for name, (first, _) in seen.stock.items()}
     for line in seen.lines:
-        if isinstance(line, Effect) and line.kind in (EFFECT_ACTION, EFFECT_UNDO):
+        if not isinstance(line, Effect) or line.participant not in left:
+            continue
+        if line.kind in (EFFECT_ACTION, EFFECT_UNDO):
             amount, told = line.summary["amount"], line.summary["left"]
             left[line.participant] += amount if line.kind == EFFECT_UNDO else -amount
             if told != left[line.participant] or told < 0:
@@ -86,6 +88,8 @@ def _conservation(seen: Observation) -> Found:
         if left[name] != last:
             what = f"{name} has {last} left in the end, and should have {left[name]}"
             yield Violation("I2", "", what)
+    for what in seen.books:
+        yield Violation("I2", "", what)
 
 
 def _fencing(seen: Observation) -> Found:
@@ -96,13 +100,22 @@ def _fencing(seen: Observation) -> Found:
     owners: dict[str, int] = {}
     settled: set[tuple[str, str]] = set()
     newest: dict[tuple[str, str], int] = {}
+    writers: dict[tuple[str, str], int] = {}
     for line in seen.lines:
         match line:
             case Granted():
-                if line.epoch != owners.get(line.scope, 0) + 1:
+                before = owners.get(line.scope, 0)
+                if line.epoch <= before or (line.epoch > before + 1 and not seen.is_read_later):
                     what = f"{line.scope} is granted epoch {line.epoch} after {owners}"
                     yield Violation("I6", "", what)
                 owners[line.scope] = line.epoch
+            case Committed() if seen.is_read_later:
+                for saga_id, _, _ in line.rows:
+                    place = (line.scope, saga_id)
+                    if line.epoch < writers.get(place, 0):
+                        what = f"a record of epoch {line.epoch} follows one of {writers[place]}"
+                        yield Violation("I6", saga_id, what)
+                    writers[place] = line.epoch
             case Committed():
                 if line.epoch != owners.get(line.scope, 0):
                     what = f"{line.host} commits under epoch {line.epoch}"
@@ -141,13 +154,15 @@ def _records(seen: Observation) -> Found:
 
 
 def _rest(seen: Observation) -> Found:
-    """I10, I11 and I15: all comes to rest in time, everybody is served, nothing is left over."""
+    """I10, I11, I14, I15: all comes to rest, all are served, nothing is left over or told."""
     for what in seen.late:
         yield Violation("I10", "", f"not at rest in time: {what}")
     for what in seen.unserved:
         yield Violation("I10", "", f"not served after the mending: {what}")
     for what in seen.left_over:
         yield Violation("I11", "", what)
+    for what in seen.secrets:
+        yield Violation("I14", "", what)
     for saga_id in sorted(seen.poison):
         reading = seen.readings.get(saga_id)
         phase = "" if reading is None else reading.phase

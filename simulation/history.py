@@ -1,8 +1,10 @@
-"""What was seen from outside in one simulated history: the only thing that the checker believes.
+"""What was seen from outside in one history: the only thing that the checker believes.
 
-Each line is written by the simulator and never by the engine: what callers asked
+Each line is written by who plays the history and never by the engine: what callers asked
 and were told, what left a host, what a participant's disk held after a commit,
-what was broken. The same seed gives the same lines, byte for byte.
+what was broken. Of a simulation the same seed gives the same lines, byte for byte. Of real
+processes (`raysaga chaos`) lines are put in order by the machine's clock, a call is noted where
+it arrives, and what is on the disks is read when all is over.
 """
 
 from __future__ import annotations
@@ -154,6 +156,10 @@ class Observation:
         healed_at_ms: When all was mended.
         ended_at_ms: When it was over.
         struck: How often each fault struck.
+        books: What an audit of the participants' own tables finds wrong.
+        secrets: Where something was found that should be told nowhere.
+        is_read_later: Whether grants and commits were read from the disks in the end, so that
+            some grants may be missing, and how one saga's records lie to another's is unknown.
     """
 
     definitions: Mapping[str, SagaDefinition] = field(default_factory=dict)
@@ -171,6 +177,9 @@ class Observation:
     healed_at_ms: int = 0
     ended_at_ms: int = 0
     struck: dict[str, int] = field(default_factory=dict)
+    books: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    is_read_later: bool = False
 
     def text(self) -> str:
         """Return all of it as JSON lines."""

@@ -98,7 +98,11 @@ def play_seeds(first: int, many: int) -> Tally:
 
 
 def run(
-    first: int, *, seeds: int | None, hours: float | None, workers: int | None = None
+    first: int,
+    *,
+    seeds: int | None = None,
+    hours: float | None = None,
+    workers: int | None = None,
 ) -> Iterator[Tally]:
     """Play seeds from `first` on, so many or for so long; yield the sum so far, again and again.
 
