@@ -1,168 +1,148 @@
-"""Runs one closed loop of order sagas against a real engine, and counts what it cost."""
+"""Runs one workload at one level against a real engine, and counts what it cost."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import psutil
+from raysaga.actors.errors import OverloadedError
+from raysaga.bench.bed import Bed
+from raysaga.bench.judge import RunRefusedError
+from raysaga.bench.loops import SHED, One, arrivals_s, closed_loop, open_loop, told
+from raysaga.bench.meter import Reading, Used, used_between
+from raysaga.bench.workloads import Workload
 
-from raysaga.api.client import Sagas
-from raysaga.statemachines.order import order_saga
-
-WARM_UP_SHARE = 0.15
-"""Sagas run and not measured before the others, as a share of them."""
+WARM_UP_SHARE = 0.2
+"""Time that sagas are run for and not measured before the others, as a share of theirs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """What one level of concurrency gave.
+class Load(NamedTuple):
+    """How a workload is driven.
 
     Attributes:
-        in_flight: Callers that each start their next saga when the last has ended.
-        completed: Sagas that completed within the measured time.
-        seconds: The measured time.
-        sagas_per_s: Completed sagas a second.
-        p50_ms: Median time from submission to the outcome, as the caller saw it.
-        p99_ms: 99th percentile of the same.
-        flushes_per_saga: Journal commits waited for, shared by the sagas in them.
-        barriers_per_saga: Commits that one saga has to wait for, one after the other.
-        exchanges_per_saga: Exchanges from the shards to participants.
-        memory_mib: Proportional set size of all processes of the engine and Ray.
+        in_flight: Callers of a closed loop.
+        seconds: Aim of one measurement.
+        dedicated: Whether each saga has an actor of its own.
+        rate_per_s: Arrivals of an open loop; None for a closed one.
+        seed: Of the arrivals.
     """
 
     in_flight: int
-    completed: int
     seconds: float
-    sagas_per_s: float
-    p50_ms: float
-    p99_ms: float
-    flushes_per_saga: float
-    barriers_per_saga: int
-    exchanges_per_saga: float
-    memory_mib: float
+    dedicated: bool = False
+    rate_per_s: float | None = None
+    seed: int = 1
 
 
-def order_input(number: int, run: str) -> tuple[str, dict[str, Any]]:
-    """Return the key and the input of one made-up order with three lines."""
-    key = f"{run}-{number}"
-    return key, {
-        "order_id": key,
-        "customer_id": f"customer-{number % 997}",
-        "items": [
-            {"item_id": f"item-{(number * 7 + line * 131) % 2_000}", "quantity": 1 + line}
-            for line in range(3)
-        ],
-        "payment": {
-            "token": f"tok_{number % 997}",
-            "amount_minor": 1_999 + number % 500,
-            "currency": "USD",
+def one_saga(bed: Bed, workload: Workload, run: str, *, dedicated: bool, sheds: bool) -> One:
+    """Return what drives saga N of a run, and refuses ends that the workload does not allow.
+
+    Args:
+        bed: The engine.
+        workload: Whose sagas.
+        run: Part of their keys.
+        dedicated: Whether each has an actor of its own.
+        sheds: Whether one that was not admitted is let go; else it is tried again.
+    """
+    sagas, definition, make, ends = bed.sagas, workload.definition, workload.make, workload.ends
+
+    async def one(number: int) -> str:
+        key, request = make(number, run)
+        while True:
+            try:
+                handle = await sagas.submit(definition, request, key=key, dedicated=dedicated)
+                break
+            except OverloadedError as overloaded:
+                if sheds:
+                    return SHED
+                await asyncio.sleep(overloaded.retry_after_ms / 1_000)
+        outcome = await handle.result()
+        if outcome.status not in ends:
+            raise RunRefusedError(f"{outcome.saga_id} ended {outcome.status}: {outcome.code}")
+        return outcome.status
+
+    return one
+
+
+async def run_level(
+    bed: Bed, workload: Workload, load: Load, numbers: Iterator[int], run: str
+) -> dict[str, Any]:
+    """Run one level after a warm-up; return a line of results.
+
+    Raises:
+        RunRefusedError: If a saga ended as the workload does not allow.
+    """
+    one = one_saga(bed, workload, run, dedicated=load.dedicated, sheds=False)
+    warm_up_s = load.seconds * WARM_UP_SHARE
+    await closed_loop(one, numbers, in_flight=load.in_flight, seconds=warm_up_s)
+    before = await _counts(bed)
+    if load.rate_per_s is None:
+        loop = await closed_loop(one, numbers, in_flight=load.in_flight, seconds=load.seconds)
+    else:
+        schedule = arrivals_s(load.rate_per_s, load.seconds, load.seed)
+        loop = await open_loop(one, numbers, schedule)
+    after = await _counts(bed)
+    line = told(loop) | costs(before, after, len(loop.ended))
+    memory = bed.meter.memory_mib()
+    if load.rate_per_s is None:
+        line |= {"loop": "closed", "in_flight": load.in_flight}
+    else:
+        line |= {"loop": "open", "rate_per_s": load.rate_per_s}
+    steps = workload.facts.get("steps")
+    if steps:
+        line["us_per_step"] = round(1e6 / (line["sagas_per_s"] * steps), 2)
+        line["step_ms_p50"] = round(line["p50_ms"] / steps, 4)
+    return line | {"memory_mib": round(sum(memory.values()), 1), "memory_mib_by_process": memory}
+
+
+class Counts(NamedTuple):
+    """What the engine and the machine had counted at one moment."""
+
+    shards: Sequence[dict[str, Any]]
+    services: Mapping[str, dict[str, Any]]
+    used: Reading
+
+
+async def _counts(bed: Bed) -> Counts:
+    return Counts(await bed.sagas.stats(), await bed.service_stats(), bed.meter.read())
+
+
+def costs(before: Counts, after: Counts, sagas: int) -> dict[str, Any]:
+    """Return what was used between two moments, by saga."""
+    used = used_between(before.used, after.used)
+    total = Used(
+        cpu_s=sum(u.cpu_s for u in used.values()),
+        written_bytes=sum(u.written_bytes for u in used.values()),
+    )
+    batches = _grown(before.services.values(), after.services.values(), "batches")
+    return {
+        "flushes_per_saga": round(_grown(before.shards, after.shards, "commits") / sagas, 4),
+        "ledger_flushes_per_saga": round(batches / sagas, 4),
+        "records_per_saga": round(_grown(before.shards, after.shards, "entries") / sagas, 3),
+        "exchanges_per_saga": round(
+            (_by_participant(after, "exchanges") - _by_participant(before, "exchanges")) / sagas, 4
+        ),
+        "calls_per_saga": round(
+            (_by_participant(after, "sent") - _by_participant(before, "sent")) / sagas, 3
+        ),
+        "conflicts_per_saga": round(
+            _grown(before.services.values(), after.services.values(), "conflicts") / sagas, 4
+        ),
+        "cpu_ms_per_saga": round(total.cpu_s * 1e3 / sagas, 4),
+        "cpu_ms_per_saga_by_process": {
+            name: round(u.cpu_s * 1e3 / sagas, 4) for name, u in sorted(used.items())
+        },
+        "written_kib_per_saga": round(total.written_bytes / 1024 / sagas, 3),
+        "written_kib_per_saga_by_process": {
+            name: round(u.written_bytes / 1024 / sagas, 3) for name, u in sorted(used.items())
         },
     }
 
 
-async def run_level(
-    sagas: Sagas, *, in_flight: int, count: int, run: str, dedicated: bool = False
-) -> Level:
-    """Run `count` sagas with `in_flight` callers, after a warm-up, and return what it gave.
-
-    Raises:
-        RuntimeError: If a saga did not complete: the workload is all happy.
-    """
-    numbers = iter(range(10**9))
-    warm_up = max(int(count * WARM_UP_SHARE), min(in_flight, count))
-    await _loop(sagas, numbers, warm_up, in_flight, f"{run}w", dedicated)
-    before = await sagas.stats()
-    began_at = time.perf_counter()
-    latencies = await _loop(sagas, numbers, count, in_flight, run, dedicated)
-    seconds = time.perf_counter() - began_at
-    after = await sagas.stats()
-    latencies.sort()
-    return Level(
-        in_flight=in_flight,
-        completed=len(latencies),
-        seconds=round(seconds, 3),
-        sagas_per_s=round(len(latencies) / seconds, 1),
-        p50_ms=round(latencies[len(latencies) // 2] * 1_000, 2),
-        p99_ms=round(latencies[int(len(latencies) * 0.99)] * 1_000, 2),
-        flushes_per_saga=round(_grown(before, after, "commits") / len(latencies), 4),
-        barriers_per_saga=2,
-        exchanges_per_saga=round(_exchanges(before, after) / len(latencies), 4),
-        memory_mib=round(engine_memory_mib(), 1),
-    )
-
-
-async def _loop(
-    sagas: Sagas,
-    numbers: Iterator[int],
-    count: int,
-    in_flight: int,
-    run: str,
-    dedicated: bool,
-) -> list[float]:
-    left = iter(range(count))
-    latencies: list[float] = []
-
-    async def caller() -> None:
-        for _ in left:
-            key, order = order_input(next(numbers), run)
-            began_at = time.perf_counter()
-            handle = await sagas.submit(order_saga, order, key=key, dedicated=dedicated)
-            outcome = await handle.result()
-            latencies.append(time.perf_counter() - began_at)
-            if not outcome.is_completed:
-                raise RuntimeError(f"{outcome.saga_id} ended {outcome.status}: {outcome.code}")
-
-    await asyncio.gather(*(caller() for _ in range(min(in_flight, count))))
-    return latencies
-
-
-def _grown(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], name: str) -> int:
+def _grown(before: Any, after: Any, name: str) -> int:
     return sum(int(a[name]) for a in after) - sum(int(b[name]) for b in before)
 
 
-def _exchanges(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> int:
-    def total(shards: Sequence[dict[str, Any]]) -> int:
-        return sum(p["exchanges"] for s in shards for p in s["participants"].values())
-
-    return total(after) - total(before)
-
-
-def engine_memory_mib() -> float:
-    """Return the proportional set size of this process's children and Ray's, in MiB."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        try:
-            total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total / (1 << 20)
-
-
-def surroundings() -> dict[str, Any]:
-    """Return the commit and the machine, for the line of results."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit or "unknown",
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-    }
-
-
-def as_line(level: Level) -> dict[str, Any]:
-    """Return a level as plain values."""
-    return asdict(level)
+def _by_participant(counts: Counts, name: str) -> int:
+    return sum(int(p[name]) for s in counts.shards for p in s["participants"].values())

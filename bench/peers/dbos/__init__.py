@@ -1,0 +1,1 @@
+"""DBOS Transact, on SQLite and on PostgreSQL."""

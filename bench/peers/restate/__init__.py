@@ -1,0 +1,1 @@
+"""Restate: its server, and the Python SDK."""

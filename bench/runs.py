@@ -1,0 +1,77 @@
+"""Carries out what was wanted, one workload after the other, each in data folders of its own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from raysaga.bench.measure import Load
+from raysaga.bench.options import Wanted
+from raysaga.bench.overload import run_overload
+from raysaga.bench.reads import run_reads
+from raysaga.bench.recovery import run_recovery
+from raysaga.bench.session import Cell, run_cells
+from raysaga.bench.waiting import run_waiting
+from raysaga.bench.workloads import WORKLOADS, Workload, contended, with_durability
+
+
+def measured(wanted: Wanted, data: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield lines of results, each as soon as it is known."""
+    with tempfile.TemporaryDirectory(dir=data, prefix="raysaga-bench-") as name:
+        folders = (Path(name) / str(i) for i in range(1 << 30))
+        yield from _loops(wanted, folders)
+        for workload in wanted.workloads:
+            for _ in range(wanted.repetitions):
+                for line in _special(workload, wanted, folders):
+                    yield {"workload": workload} | line
+
+
+def _loops(wanted: Wanted, folders: Iterator[Path]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of loops; those with the same services share an engine."""
+    engines: dict[str, list[Cell]] = {}
+    for workload in _workloads(wanted):
+        for durability in wanted.durability:
+            for level in wanted.in_flight:
+                load = Load(level, wanted.seconds, wanted.dedicated, wanted.rate_per_s, wanted.seed)
+                cell = Cell(with_durability(workload, durability), load)
+                engines.setdefault(json.dumps(workload.services), []).append(cell)
+    for cells in engines.values():
+        cells_run = run_cells(
+            next(folders),
+            cells,
+            repetitions=wanted.repetitions,
+            shards=wanted.shards,
+            settings=wanted.engine,
+        )
+        yield from uvloop.run(cells_run)
+
+
+def _workloads(wanted: Wanted) -> Iterator[Workload]:
+    for name in wanted.workloads:
+        if name == "contended":
+            for strategy in wanted.strategies:
+                for skew in wanted.skews:
+                    yield contended(strategy, skew, wanted.think_ms)
+        elif name in WORKLOADS:
+            yield WORKLOADS[name]()
+
+
+def _special(workload: str, wanted: Wanted, folders: Iterator[Path]) -> Iterator[dict[str, Any]]:
+    if workload == "waiting":
+        for count in wanted.sagas:
+            run = run_waiting(next(folders), count, wanted.seconds, wanted.seed)
+            yield uvloop.run(run)
+    elif workload in ("recovery", "recovery-standing"):
+        kind = "cold" if workload == "recovery" else "standing"
+        for count in wanted.sagas:
+            yield run_recovery(next(folders), count, kind, wanted.seed)
+    elif workload == "overload":
+        yield uvloop.run(run_overload(next(folders), wanted.seconds, wanted.seed))
+    elif workload == "reads":
+        for level in wanted.in_flight:
+            yield uvloop.run(run_reads(next(folders), level, wanted.seconds, wanted.seed))
