@@ -17,7 +17,7 @@ from raysaga.actors.brokers.ingress import OrderIngress
 from raysaga.actors.log import configure_log
 from raysaga.api.cli_engine import open_sagas, run_async
 from raysaga.api.cli_participant import TransportOption
-from raysaga.api.cli_terminal import DataOption, Terminal
+from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import ValidationError
@@ -35,6 +35,7 @@ def ingress(
             help="A definition that can be ordered, beside the order saga; may be repeated.",
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a saga of each order in a broker's queue, until it is told to stop.
 
@@ -46,7 +47,7 @@ def ingress(
     address = parse_address(transport)
     found = [order_saga, *map(_definition, definition or ())]
     configure_log(None, "info")
-    run_async(_take_orders(Terminal(as_json=False), data, address, found))
+    run_async(_take_orders(Terminal(as_json=as_json), data, address, found))
 
 
 def _definition(path: str) -> SagaDefinition:
@@ -89,6 +90,7 @@ async def _take_orders(
         terminal.note(
             f"{taking.accepted_count:,} accepted, {taking.dead_letter_count:,} dead letters"
         )
+        terminal.emit({"accepted": taking.accepted_count, "dead_letters": taking.dead_letter_count})
 
 
 def add_to(app: typer.Typer) -> None:

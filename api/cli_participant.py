@@ -16,7 +16,13 @@ from raysaga.actors.brokers.station import make_participant, open_station
 from raysaga.actors.log import configure_log
 from raysaga.actors.participant import Participant
 from raysaga.api.cli_engine import run_async
-from raysaga.api.cli_terminal import DataOption, ServicesOption, StockOption, Terminal
+from raysaga.api.cli_terminal import (
+    DataOption,
+    JsonOption,
+    ServicesOption,
+    StockOption,
+    Terminal,
+)
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
 from raysaga.api.order_setup import services_of
 from raysaga.statemachines.errors import ValidationError
@@ -49,6 +55,7 @@ def participant(
     prefetch: Annotated[
         int, typer.Option(min=1, max=768, help="Calls taken and not answered at one time.")
     ] = 256,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve one participant from a broker's queue, until it is told to stop.
 
@@ -57,7 +64,7 @@ def participant(
 
     Example:  raysaga participant --transport amqp://localhost inventory --stock stock.json
     """
-    terminal = Terminal(as_json=False)
+    terminal = Terminal(as_json=as_json)
     address = parse_address(transport)
     maker = make or ORDER_PARTICIPANTS.get(name)
     if maker is None:
@@ -86,6 +93,7 @@ async def _serve(
         async with open_station(made, data=data, address=address, prefetch=prefetch) as runner:
             await _first_link(runner)
             terminal.note(f"serving {made.name} from {address}")
+            terminal.emit({"participant": made.name, "serving_from": str(address)})
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         terminal.note(f"stopped serving {made.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -97,16 +98,18 @@ async def test_orders_in_a_queue_become_sagas_of_a_real_engine(
         await link.publish("ingress-command", order_message(Order("order", key, body, None)))
     await link.close()
     process = await asyncio.create_subprocess_exec(
-        *(str(RAYSAGA), "ingress", "--data", str(data), "--transport", address),
+        *(str(RAYSAGA), "ingress", "--data", str(data), "--transport", address, "--json"),
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     letters = await dead_letters(rabbit, "ingress-command", 1)
     with Archive.open(data) as archive:
         await until(lambda: archive.counts()["completed"] == 1, "the other one completes")
     process.send_signal(signal.SIGTERM)
-    _, told = await asyncio.wait_for(process.communicate(), 60)
+    counts, told = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, told.decode()
     assert "2 accepted, 1 dead letters" in told.decode()
+    assert json.loads(counts.splitlines()[-1]) == {"accepted": 2, "dead_letters": 1}
     assert [letter["raysaga-reason"] for letter in letters] == ["VALIDATION"]
 
 
