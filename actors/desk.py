@@ -43,7 +43,7 @@ from raysaga.statemachines.inputs import (
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 from raysaga.storage.codec import check_value
-from raysaga.storage.errors import StorageFailedError, StorageFullError
+from raysaga.storage.errors import RecordCorruptError, StorageFailedError, StorageFullError
 from raysaga.storage.journal import Head
 
 DEDICATED_POLL_MS = 100
@@ -401,11 +401,16 @@ class Desk:
             raise SagaNotFoundError(saga_id)
         return head
 
-    def _load(self, head: Head) -> Saga:
-        loaded = load(self._host.journal, self._host.definitions, head, taken_over=True)
-        if isinstance(loaded, Unreadable):
-            raise OperatorRefusedError(head.saga_id, loaded.code)
-        return loaded
+    def _load(self, saga_id: SagaId) -> Saga:
+        """Read a saga, again if a commit came between its index row and its records."""
+        head = self._head(saga_id)
+        while True:
+            loaded = load(self._host.journal, self._host.definitions, head, taken_over=True)
+            if not isinstance(loaded, Unreadable):
+                return loaded
+            before, head = head, self._head(saga_id)
+            if head == before:
+                raise OperatorRefusedError(saga_id, loaded.code)
 
     def _outcome(self, head: Head) -> dict[str, Any]:
         loaded = load(self._host.journal, self._host.definitions, head, taken_over=True)
@@ -425,7 +430,7 @@ class Desk:
             is_end = running.saga.phase in AT_REST
             if not is_end or self._head_of(running) is not None:
                 return status_of(running.saga)
-        return status_of(self._load(self._head(saga_id)))
+        return status_of(self._load(saga_id))
 
     def history(self, saga_id: SagaId, with_payloads: bool) -> list[dict[str, Any]]:
         """Return what has happened to a saga, oldest first.
@@ -438,7 +443,15 @@ class Desk:
         definition = self._host.definitions.get(head.definition_hash)
         if definition is None:
             raise OperatorRefusedError(saga_id, "UNKNOWN_DEFINITION")
-        events = read_events(self._host.journal, head)
+        while True:
+            try:
+                events = read_events(self._host.journal, head)
+                break
+            except RecordCorruptError:
+                # A commit may have come between the index row and the records.
+                before, head = head, self._head(saga_id)
+                if head == before:
+                    raise
         running = self._host.sagas.get(saga_id)
         if running is not None and not running.barrier and running.seq == head.seq + 1:
             events = events + running.held

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from raysaga.actors.placement import saga_scope
 from raysaga.actors.search import ROWS_A_TURN
 from raysaga.actors.wire import pack_message, unpack_messages
 from raysaga.statemachines.calls import ACTION
 from raysaga.statemachines.definition import Durability
+from raysaga.statemachines.events import StepSucceeded
 from raysaga.statemachines.ids import SagaId, Scope
 from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import Phase
+from raysaga.storage.codec import encode_record
 from raysaga.storage.errors import StorageFailedError, StorageFullError
 from raysaga.storage.journal import CHAIN_START, Birth, Entry
 
@@ -451,6 +455,42 @@ async def _ask(world: World, operation: str, body: object):  # type: ignore[no-u
     request = world.caller.send(operation, body)
     await until(lambda: request.is_answered)
     return request
+
+
+@in_virtual_time
+@pytest.mark.parametrize("operation", ["status", "history"])
+async def test_who_asks_while_a_commit_is_made_is_told_what_was_before_or_after_it(
+    world_folder: Path, operation: str
+) -> None:
+    """A commit of another thread, between the index row that is read and the records.
+
+    Method: a saga that another process drives, whose next record is committed by the read
+    of its records.
+    """
+    world = await World(world_folder, reconcile_ms=3_600_000).start()
+    await world.submit(dedicated=True)
+    journal = world.journal
+    head = journal.head(SagaId("order:1"))
+    assert head is not None
+    epoch = journal.grant_epoch(head.scope, "another", 0)
+    done = StepSucceeded(0, 1, 7, {})
+    record, chain = encode_record(head.saga_id, 1, epoch, 7, head.chain, [done])
+    entry = Entry(head.saga_id, 1, record, chain, Phase.RUNNING, 7, "", "", None, None)
+    read = journal.records
+
+    def read_after_a_commit(saga_id: SagaId) -> list[bytes]:
+        journal.records = read  # type: ignore[method-assign]
+        journal.commit(head.scope, epoch, [entry])
+        return read(saga_id)
+
+    journal.records = read_after_a_commit  # type: ignore[method-assign]
+    asked = await _ask(world, operation, {"saga_id": "order:1"})
+    assert not asked.error
+    if operation == "status":
+        assert asked.ok["steps"][0]["status"] == "succeeded"
+    else:
+        assert [row["event"] for row in asked.ok][-1] == "step_succeeded"
+    world.close()
 
 
 @in_virtual_time
