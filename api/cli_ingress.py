@@ -16,7 +16,7 @@ from raysaga.actors.brokers.envelope import Order
 from raysaga.actors.brokers.ingress import OrderIngress
 from raysaga.actors.log import configure_log
 from raysaga.api.cli_engine import open_sagas, run_async
-from raysaga.api.cli_participant import TransportOption
+from raysaga.api.cli_participant import TransportOption, first_link
 from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.definition import SagaDefinition
@@ -84,13 +84,14 @@ async def _take_orders(
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         taking.start()
+        await first_link(taking)
         terminal.note(f"taking orders from {address}")
         await stop.wait()
         await taking.stop()
         terminal.note(
             f"{taking.accepted_count:,} accepted, {taking.dead_letter_count:,} dead letters"
         )
-        terminal.emit({"accepted": taking.accepted_count, "dead_letters": taking.dead_letter_count})
+    terminal.emit({"accepted": taking.accepted_count, "dead_letters": taking.dead_letter_count})
 
 
 def add_to(app: typer.Typer) -> None:
