@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich import box
-from rich.table import Table
 
 from raysaga.api.cli_terminal import JsonOption, Terminal
 from raysaga.bench import options as option
 from raysaga.bench.options import Wanted, given, settings_in
 from raysaga.bench.runs import measured
 from raysaga.bench.surroundings import surroundings
+from raysaga.bench.tables import tables
 
 bench_app = typer.Typer()
 
@@ -37,6 +36,7 @@ def bench(
     shards: option.ShardsOption = 1,
     engine: option.EngineOption = "{}",
     seed: option.SeedOption = 1,
+    profile: option.ProfileOption = None,
     data: option.DataFolderOption = None,
     results: option.ResultsOption = None,
     as_json: JsonOption = False,
@@ -62,6 +62,7 @@ def bench(
         strategies=strategy,
         skews=skew,
         sagas=sagas,
+        pictures=profile,
     )
     wanted = Wanted(
         **lists,
@@ -86,52 +87,4 @@ def tell(terminal: Terminal, lines: Iterator[dict[str, Any]], results: Path | No
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(whole) + "\n")
         terminal.emit(whole)
-    terminal.show(*_tables(told))
-
-
-WHAT = (
-    "workload",
-    "peer",
-    "strategy",
-    "skew",
-    "durability",
-    "in_flight",
-    "rate_per_s",
-    "sagas",
-    "waiting",
-    "kill",
-)
-"""Facts that tell lines of one table apart."""
-
-FIGURES = (
-    "sagas_per_s",
-    "p50_ms",
-    "p99_ms",
-    "cpu_ms_per_saga",
-    "flushes_per_saga",
-    "memory_mib",
-    "us_per_step",
-    "host_bytes_per_waiting_saga",
-    "seconds_until_all_have_ended",
-    "capacity_per_s",
-    "came_through_per_s_during",
-    "back_after_s",
-)
-"""Figures that a table shows; a line of results has more."""
-
-
-def _tables(lines: list[dict[str, Any]]) -> Iterator[Table]:
-    """Yield a table for each workload."""
-    for workload in dict.fromkeys(line["workload"] for line in lines):
-        rows = [line for line in lines if line["workload"] == workload]
-        names = [name for name in (*WHAT, *FIGURES) if any(name in row for row in rows)]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in names:
-            table.add_column(name.replace("_", " "), justify="left" if name in WHAT else "right")
-        for row in rows:
-            table.add_row(*(_shown(row.get(name)) for name in names))
-        yield table
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
+    terminal.show(*tables(told))

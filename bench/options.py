@@ -56,6 +56,10 @@ EngineOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of arrivals and peers.")]
 DataFolderOption = Annotated[Path | None, typer.Option(help="Where data folders are made.")]
+ProfileOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Profile the loops instead; flame graphs go to DIR."),
+]
 ResultsOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append the lines to this file.")
 ]
@@ -79,6 +83,7 @@ class Wanted:
     shards: int = 1
     engine: dict[str, Any]
     seed: int = 1
+    pictures: Path | None = None
 
     def __post_init__(self) -> None:
         for given, known, option in (

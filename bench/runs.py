@@ -13,6 +13,7 @@ import uvloop
 from raysaga.bench.measure import Load
 from raysaga.bench.options import Wanted
 from raysaga.bench.overload import run_overload
+from raysaga.bench.profile_run import run_profile
 from raysaga.bench.reads import run_reads
 from raysaga.bench.recovery import run_recovery
 from raysaga.bench.session import Cell, run_cells
@@ -24,6 +25,9 @@ def measured(wanted: Wanted, data: Path | None) -> Iterator[dict[str, Any]]:
     """Yield lines of results, each as soon as it is known."""
     with tempfile.TemporaryDirectory(dir=data, prefix="raysaga-bench-") as name:
         folders = (Path(name) / str(i) for i in range(1 << 30))
+        if wanted.pictures is not None:
+            yield from _profiles(wanted, wanted.pictures, folders)
+            return
         yield from _loops(wanted, folders)
         for workload in wanted.workloads:
             for _ in range(wanted.repetitions):
@@ -49,6 +53,14 @@ def _loops(wanted: Wanted, folders: Iterator[Path]) -> Iterator[dict[str, Any]]:
             settings=wanted.engine,
         )
         yield from uvloop.run(cells_run)
+
+
+def _profiles(wanted: Wanted, pictures: Path, folders: Iterator[Path]) -> Iterator[dict[str, Any]]:
+    for workload in _workloads(wanted):
+        for level in wanted.in_flight:
+            load = Load(level, wanted.seconds, wanted.dedicated, None, wanted.seed)
+            where = pictures / f"{workload.name}-{level}"
+            yield uvloop.run(run_profile(next(folders), workload, load, where, wanted.engine))
 
 
 def _workloads(wanted: Wanted) -> Iterator[Workload]:
