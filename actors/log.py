@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from raysaga.actors.log_file import BYTES_MAX, FILES_MAX, LogFile
+from raysaga.actors.trace_ids import trace_id_of
 from raysaga.statemachines.card_numbers import contains_card_number
 
 LEVELS: Mapping[str, int] = {
@@ -34,6 +36,7 @@ def configure_log(
     *,
     bytes_max: int = BYTES_MAX,
     files_max: int = FILES_MAX,
+    journal_uuid: str = "",
     **context: Any,
 ) -> None:
     """Send this process's log to `path` (appended, JSON lines), or to standard error.
@@ -43,6 +46,7 @@ def configure_log(
         level: `debug` shows each transition; see `LEVELS`.
         bytes_max: See `LogFile`.
         files_max: See `LogFile`.
+        journal_uuid: Of the data folder; lines about a saga then carry its `trace_id`.
         context: Facts that each line carries, such as `shard`.
     """
     processors: list[Any] = [
@@ -52,6 +56,9 @@ def configure_log(
         structlog.processors.format_exc_info,
         redact,
     ]
+    if journal_uuid:
+        # Last: a hash that looks like a card number is none.
+        processors.append(partial(_add_trace, journal_uuid))
     factory: Any
     if path is None:
         coloured = sys.stderr.isatty()
@@ -71,6 +78,15 @@ def configure_log(
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**context)
+
+
+def _add_trace(
+    journal_uuid: str, _logger: Any, _method: str, facts: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    saga_id = facts.get("saga_id")
+    if isinstance(saga_id, str):
+        facts["trace_id"] = trace_id_of(journal_uuid, saga_id)
+    return facts
 
 
 def redact(_logger: Any, _method: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -32,7 +32,7 @@ JOURNAL, LOG, BOTH = "journal", "log", "both"
 _EVENT_NAMES = frozenset(
     event_name(cls._make([None] * len(cls._fields))) for cls in EVENT_TYPES.values()
 )
-_OF_THE_LINE = frozenset({"event", "timestamp", "level", "saga_id"})
+_OF_THE_LINE = frozenset({"event", "timestamp", "level", "saga_id", "trace_id"})
 _WHERE = ("level", "shard", "pid", "epoch", "participant")
 
 

@@ -40,6 +40,7 @@ async def open_sagas(
     *,
     shards: int | None = None,
     services: Mapping[str, Any] | None = None,
+    traces: bool = False,
 ) -> AsyncIterator[Sagas]:
     """Give the client of the engine of `data`; print no data inside.
 
@@ -52,7 +53,7 @@ async def open_sagas(
     # Imported here: it brings Ray, and half a second, with it.
     from raysaga.api.client import connect
 
-    connection = connect(data, shards=shards, services=services)
+    connection = connect(data, shards=shards, services=services, traces=traces)
     waiting = terminal.err.status("starting the engine") if terminal.is_watched else nullcontext()
     with redirect_stdout(sys.stderr):
         with waiting:

@@ -16,8 +16,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from raysaga.actors.archive import Archive
 from raysaga.actors.errors import OverloadedError, ResultTimeoutError
 from raysaga.actors.gateway import Engine, EnginePlan, EngineSettings, Gateway, Submission
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
@@ -26,6 +27,9 @@ from raysaga.api.outcome import Outcome
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.ids import SagaId
+
+if TYPE_CHECKING:
+    from raysaga.api.traces.otel import SubmissionMarks
 
 
 @runtime_checkable
@@ -83,8 +87,15 @@ def _handle_elsewhere(saga_id: str, plan: Mapping[str, Any]) -> SagaHandle:
 class Sagas:
     """An open connection to one engine; use it in one event loop."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, marks: SubmissionMarks | None = None) -> None:
+        """Make a client.
+
+        Args:
+            gateway: Its way to the engine.
+            marks: Marks submissions in traces; None for none.
+        """
         self.gateway = gateway
+        self._marks = marks
 
     async def submit(
         self,
@@ -111,13 +122,16 @@ class Sagas:
             OverloadedError: If no more are admitted for now; try again later.
             StorageFullError: If the journal has no room for new sagas.
         """
-        submission = await self.gateway.submit(
+        submitting = self.gateway.submit(
             definition,
             plain(request),
             key=key,
             deadline_ms=None if deadline_s is None else int(deadline_s * 1_000),
             dedicated=dedicated,
         )
+        if self._marks is not None:
+            submitting = self._marks.around(definition.name, key, submitting)
+        submission = await submitting
         return SagaHandle(submission.saga_id, self.gateway, submission)
 
     async def submit_many(
@@ -276,13 +290,20 @@ class Sagas:
 class Connection:
     """What `connect` returns: opened by `async with`."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, traces: bool = False, **options: Any) -> None:
+        self._traces = traces
         self._options = options
         self._gateway: Gateway | None = None
 
     async def __aenter__(self) -> Sagas:
         self._gateway = await Gateway.open(**self._options)
-        return Sagas(self._gateway)
+        if not self._traces:
+            return Sagas(self._gateway)
+        # Imported here: who does not trace need not have it, nor wait for it.
+        from raysaga.api.traces.otel import SubmissionMarks
+
+        with Archive.open(self._options["folder"]) as archive:
+            return Sagas(self._gateway, SubmissionMarks(archive.folder.uuid))
 
     async def __aexit__(
         self,
@@ -302,6 +323,7 @@ def connect(
     settings: EngineSettings | None = None,
     participants: Mapping[str, str] | None = None,
     services: Mapping[str, Any] | None = None,
+    traces: bool = False,
 ) -> Connection:
     """Return a connection to the engine of a data folder, to be opened by `async with`.
 
@@ -320,12 +342,15 @@ def connect(
         services: Settings of the services, by name; they come before those that the folder
             notes. None for those, or `ORDER_SERVICES`, or what a folder that has an inventory
             already is stocked with.
+        traces: Whether each submission is marked in the trace that it is part of, by the
+            OpenTelemetry provider of this process. Spans of sagas come from `raysaga traces`.
 
     Raises, when opened:
         DataFolderError: If the folder cannot be used.
         EngineUnavailableError: If Ray or the engine does not start.
     """
     return Connection(
+        traces=traces,
         folder=Path(data),
         address=address,
         shard_count=shards,

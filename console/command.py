@@ -30,6 +30,7 @@ from raysaga.api.http.access import TOKENS_NAME, Right, Token, load_tokens, make
 from raysaga.api.http.app import serving
 from raysaga.api.http.edge import LOOPBACK_NAMES
 from raysaga.api.order_setup import services_of
+from raysaga.api.traces.tracing import otlp_tracing
 from raysaga.console.pages import console_router
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import ValidationError
@@ -65,6 +66,13 @@ def serve(
     ] = None,
     stock: StockOption = None,
     services: ServicesOption = "calm",
+    traces: Annotated[
+        bool,
+        typer.Option("--traces", help="Send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says."),
+    ] = False,
+    trace_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of those that complete; others are all told.")
+    ] = 1.0,
 ) -> None:
     """Serve the engine of a folder over HTTP, with the operator's page at /.
 
@@ -86,7 +94,8 @@ def serve(
     settings = services_of(services, stock, data)
     names = None if is_open else {*LOOPBACK_NAMES, *(allow_host or ())}
     listener = _listen(host, port)
-    run_async(_serve(terminal, data, listener, tokens, names, known, settings))
+    share = trace_share if traces else None
+    run_async(_serve(terminal, data, listener, tokens, names, known, settings, share))
 
 
 async def _serve(
@@ -97,10 +106,13 @@ async def _serve(
     names: set[str] | None,
     definitions: Sequence[SagaDefinition],
     services: dict[str, object],
+    trace_share: float | None,
 ) -> None:
-    async with open_sagas(terminal, data, services=services) as sagas:
+    is_traced = trace_share is not None
+    async with open_sagas(terminal, data, services=services, traces=is_traced) as sagas:
         with Archive.open(data) as archive:
-            configure_log(archive.folder.log_path / "http.jsonl", "info")
+            folder = archive.folder
+            configure_log(folder.log_path / "http.jsonl", "info", journal_uuid=folder.uuid)
             async with serving(
                 sagas,
                 archive,
@@ -108,6 +120,7 @@ async def _serve(
                 names=names,
                 definitions=definitions,
                 routers=[console_router()],
+                tracing=None if trace_share is None else otlp_tracing(folder.uuid, trace_share),
             ) as app:
                 address, port = listener.getsockname()[:2]
                 shown = f"[{address}]" if ":" in address else address

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from raysaga.actors.brokers.errors import EnvelopeError
+from raysaga.actors.trace_ids import saga_traceparent, traceparent_of
 from raysaga.actors.wire import MESSAGE_BYTES_MAX, pack_message, unpack_messages
 from raysaga.statemachines.calls import (
     ACTION,
@@ -97,7 +97,7 @@ def call_message(call: StepCall, *, reply_to: str, body_format: str) -> Message:
     verb = _VERB_NAMES[call.verb]
     key = f"{call.journal_uuid}/{call.saga_id}/{call.step}/{verb}"
     message_id = f"{key}/{call.epoch}/{call.call_id}"
-    trace = traceparent_of(call.journal_uuid, call.saga_id, message_id)
+    trace = traceparent_of(call)
     fields = {
         "type": CALL,
         "version": VERSION,
@@ -159,7 +159,7 @@ def order_message(order: Order, *, body_format: str = "msgpack") -> Message:
         ValidationError: If its input cannot be written so, or is too large.
     """
     saga_id = f"{order.definition}:{order.key}"
-    trace = traceparent_of("", saga_id, ORDER)
+    trace = saga_traceparent("", saga_id)
     fields = {"type": ORDER, "version": VERSION, **order._asdict(), "traceparent": trace}
     return _message(fields, body_format, saga_id, saga_id, saga_id, "", trace)
 
@@ -180,7 +180,7 @@ def outcome_message(
     """
     saga_id = outcome["saga_id"]
     message_id = f"{journal_uuid}/{saga_id}/{seq}"
-    trace = traceparent_of(journal_uuid, saga_id, message_id)
+    trace = saga_traceparent(journal_uuid, saga_id)
     fields = {
         "type": OUTCOME,
         "version": VERSION,
@@ -190,16 +190,6 @@ def outcome_message(
         "traceparent": trace,
     }
     return _message(fields, body_format, message_id, saga_id, saga_id, "", trace)
-
-
-def traceparent_of(journal_uuid: str, saga_id: str, span: str) -> str:
-    """Return a W3C trace context: one trace for each saga, one span for each message.
-
-    Both are hashes, so a call that is sent again after a crash belongs to the same trace.
-    """
-    trace_id = blake2b(f"{journal_uuid}/{saga_id}".encode(), digest_size=16).hexdigest()
-    span_id = blake2b(span.encode(), digest_size=8).hexdigest()
-    return f"00-{trace_id}-{span_id}-01"
 
 
 def _message(

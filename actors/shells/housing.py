@@ -37,17 +37,20 @@ def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
     prepare_process()
     folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
     path = folder.log_path / f"{log_name}.jsonl"
-    configure_process_log(path, plan.settings, **facts)
+    configure_process_log(path, plan.settings, folder.uuid, **facts)
     return folder
 
 
-def configure_process_log(path: Path, settings: EngineSettings, **facts: Any) -> None:
+def configure_process_log(
+    path: Path, settings: EngineSettings, journal_uuid: str, **facts: Any
+) -> None:
     """Send this process's log to `path`, as the settings say."""
     configure_log(
         path,
         settings.log_level,
         bytes_max=settings.log_bytes_max,
         files_max=settings.log_files_max,
+        journal_uuid=journal_uuid,
         **facts,
         pid=os.getpid(),
     )

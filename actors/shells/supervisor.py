@@ -69,7 +69,7 @@ class SupervisorShell:
     async def _start(self) -> None:
         plan = self._plan
         folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=True)
-        configure_process_log(folder.log_path / "supervisor.jsonl", plan.settings)
+        configure_process_log(folder.log_path / "supervisor.jsonl", plan.settings, folder.uuid)
         self._log = structlog.get_logger()
         self._lock = await self._locked(folder)
         note = read_note(folder.path)

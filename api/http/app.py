@@ -25,11 +25,12 @@ from raysaga.api.client import Sagas
 from raysaga.api.http import operating, reading, submitting, watching
 from raysaga.api.http.access import Access, Token
 from raysaga.api.http.edge import LOOPBACK_NAMES, Edge
-from raysaga.api.http.front import Front
+from raysaga.api.http.front import Front, untraced
 from raysaga.api.http.models import OperatorNote
 from raysaga.api.http.problems import Problem, add_problems
 from raysaga.api.http.settings import HttpSettings
 from raysaga.api.order_schema import Order
+from raysaga.api.traces.tracing import Tracing
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.order import order_saga
 
@@ -50,6 +51,7 @@ async def serving(
     definitions: Iterable[SagaDefinition] = (order_saga,),
     settings: HttpSettings | None = None,
     routers: Iterable[APIRouter] = (),
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """Give the application; what it began is ended with it.
 
@@ -62,6 +64,7 @@ async def serving(
         definitions: What can be submitted.
         settings: The bounds.
         routers: Further pages, such as the console's.
+        tracing: Sends traces while it serves; None for none.
     """
     assert names is not None or tokens is not None, "nothing would guard it"
     chosen = settings or HttpSettings()
@@ -71,15 +74,20 @@ async def serving(
         access=Access(tokens, chosen),
         settings=chosen,
         definitions={found.name: found for found in definitions},
+        caller_of=untraced if tracing is None else tracing.caller_of,
     )
     app = _application([submitting.router, reading.router, watching.router, *routers])
     # Last, since its path takes two names of any kind.
     app.include_router(operating.router)
     app.state.front = front
     front.pulse.start()
+    if tracing is not None:
+        tracing.start(front.read)
     try:
         yield Edge(app, names)
     finally:
+        if tracing is not None:
+            await tracing.stop()
         await front.pulse.stop()
         front.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -23,6 +24,13 @@ from raysaga.statemachines.definition import SagaDefinition
 
 T = TypeVar("T")
 
+CallerOf = Callable[[Mapping[str, str]], AbstractContextManager[object]]
+
+
+def untraced(_headers: Mapping[str, str]) -> AbstractContextManager[object]:
+    """Go on in no trace."""
+    return nullcontext()
+
 
 class Front:
     """What a running application holds.
@@ -32,6 +40,7 @@ class Front:
         access: Who may do what.
         settings: The bounds.
         definitions: By name, what can be submitted.
+        caller_of: Goes on in the trace that a request's headers name.
         pulse: Looks at the engine, for all who watch it.
         stream_count: Event streams that are open.
     """
@@ -44,11 +53,13 @@ class Front:
         access: Access,
         settings: HttpSettings,
         definitions: Mapping[str, SagaDefinition],
+        caller_of: CallerOf = untraced,
     ) -> None:
         self.sagas = sagas
         self.access = access
         self.settings = settings
         self.definitions = definitions
+        self.caller_of = caller_of
         self.stream_count = 0
         self._archive = archive
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="archive")

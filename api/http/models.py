@@ -74,6 +74,7 @@ class SagaStatus(BaseModel):
     ways_on: list[str] = Field(description="Orders that an operator could give now.")
     flaw: str = Field(description="Why its history cannot be read; else empty.")
     pruned: bool = Field(description="Whether only its key is remembered.")
+    trace_id: str = Field(description="Of its trace, if traces are sent: 32 hexadecimal digits.")
     definition: str | None = None
     accepted_at_ms: int | None = None
     changed_at_ms: int | None = None

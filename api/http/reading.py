@@ -12,8 +12,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
+from raysaga.actors.archive import Archive
 from raysaga.actors.errors import SagaNotFoundError
 from raysaga.actors.log_lines import orders_given
+from raysaga.actors.trace_ids import trace_id_of
 from raysaga.api.diagrams import DiagramName, Graph, definition_graph, graph_of
 from raysaga.api.http.bodies import tagged
 from raysaga.api.http.cursors import cursor_of, place_of
@@ -151,9 +153,13 @@ async def show_saga(
     front = front_of(request)
     saga_id = saga_id_of(name)
     await ended_within(front.sagas.handle(saga_id), wait_s_of(wait))
-    status = await front.read(lambda archive: archive.status(saga_id))
+    return tagged(request, await front.read(lambda archive: _told(archive, saga_id)))
+
+
+def _told(archive: Archive, saga_id: SagaId) -> dict[str, Any]:
+    status = archive.status(saga_id)
     status.pop("results", None)
-    return tagged(request, status)
+    return {**status, "trace_id": trace_id_of(archive.folder.uuid, saga_id)}
 
 
 @router.get("/sagas/{id}/history", responses={200: {"model": Rows}, 304: {}, **PROBLEMS})
@@ -179,9 +185,8 @@ async def find_saga(
     request: Request, _caller: Reads, name: Annotated[str, Path(max_length=201)]
 ) -> Response:
     """Tell where the saga stands that is called `name`: its id, or its key alone."""
-    status = await front_of(request).read(lambda archive: archive.status(archive.find(name)))
-    status.pop("results", None)
-    return tagged(request, status)
+    found = await front_of(request).read(lambda archive: _told(archive, archive.find(name)))
+    return tagged(request, found)
 
 
 @router.get("/definitions", responses={200: {"model": Rows}, 304: {}, **PROBLEMS})

@@ -20,7 +20,7 @@ from raysaga.api.client import Request as SagaRequest
 from raysaga.api.client import SagaHandle
 from raysaga.api.http.bodies import answer, json_object, read_body
 from raysaga.api.http.errors import KeyMissingError
-from raysaga.api.http.front import Front, Submits, front_of
+from raysaga.api.http.front import Submits, front_of
 from raysaga.api.http.models import PROBLEMS, Ended, Submitted, body_of
 from raysaga.api.http.settings import WAIT_S_MAX
 from raysaga.api.order_schema import Order, parse_order_line
@@ -90,7 +90,7 @@ async def place_order(
     front = front_of(request)
     wait_s = wait_s_of(wait)
     order = _order_of(await read_body(request, front.settings), key)
-    return await _submit(front, order_saga, order, order.order_id, wait_s)
+    return await _submit(request, order_saga, order, order.order_id, wait_s)
 
 
 def _order_of(raw: bytes, key: str | None) -> Order:
@@ -126,19 +126,21 @@ async def begin_saga(
     raw = await read_body(request, front.settings)
     if found.name == order_saga.name:
         # Its own rules hold by whatever way an order comes.
-        return await _submit(front, found, _order_of(raw, key), key.strip('"'), wait_s)
-    return await _submit(front, found, json_object(raw), key.strip('"'), wait_s)
+        return await _submit(request, found, _order_of(raw, key), key.strip('"'), wait_s)
+    return await _submit(request, found, json_object(raw), key.strip('"'), wait_s)
 
 
 async def _submit(
-    front: Front,
+    request: Request,
     definition: SagaDefinition,
     saga_input: Mapping[str, Any] | SagaRequest,
     key: str,
     wait_s: float,
 ) -> Response:
+    front = front_of(request)
     # Shielded: a client that goes away must not leave it half submitted.
-    submitting = asyncio.ensure_future(front.sagas.submit(definition, saga_input, key=key))
+    with front.caller_of(request.headers):
+        submitting = asyncio.ensure_future(front.sagas.submit(definition, saga_input, key=key))
     handle = await asyncio.shield(submitting)
     place = {"Location": f"/sagas/{handle.saga_id}"}
     outcome = await ended_within(handle, wait_s)

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from raysaga.actors.log import LEVELS, VALUE_CHARS_MAX, configure_log, redact
+from raysaga.actors.trace_ids import trace_id_of
 
 CARD = "4111 1111 1111 1111"
 
@@ -142,3 +143,17 @@ def test_long_texts_are_cut(tmp_path: Path) -> None:
 def test_numbers_and_nothing_are_left_alone() -> None:
     given = {"at_ms": 1_700_000_600_004, "ratio": 0.5, "is_on": True, "none": None}
     assert redact(None, "info", dict(given)) == given
+
+
+def test_a_line_about_a_saga_names_its_trace_where_the_folder_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    configure_log(path, "info", journal_uuid="u")
+    for number in range(300):
+        structlog.get_logger().info("saga_parked", saga_id=f"order:{number}")
+    structlog.get_logger().info("host_started")
+    *about, other = lines(path)
+    # Each in full: a hash may look like a card number.
+    assert [line["trace_id"] for line in about] == [
+        trace_id_of("u", line["saga_id"]) for line in about
+    ]
+    assert "trace_id" not in other

@@ -1,0 +1,1 @@
+"""Traces of sagas, made from what their histories say: `raysaga traces` sends them."""
