@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import DefinitionError
 from raysaga.statemachines.events import Event, SagaParked
-from raysaga.statemachines.ids import Epoch
+from raysaga.statemachines.ids import Epoch, SagaId
 from raysaga.statemachines.machine import IllegalMove
 from raysaga.statemachines.saga import Saga, replay
 from raysaga.statemachines.tables import Phase
@@ -70,18 +70,28 @@ def read_events(journal: Journal, head: Head) -> list[Event]:
     Raises:
         RecordCorruptError: If a record is not what was written, or one is missing.
     """
-    events: list[Event] = []
-    chain = CHAIN_START
     records = journal.records(head.saga_id)
-    for seq, record in enumerate(records):
-        decoded = decode_record(head.saga_id, record, chain)
-        if decoded.seq != seq:
-            raise RecordCorruptError(head.saga_id, seq, f"it says it is record {decoded.seq}")
-        chain = decoded.chain
-        events.extend(decoded.events)
+    events, chain = events_in(head.saga_id, records)
     if len(records) != head.seq + 1 or chain != head.chain:
         raise RecordCorruptError(head.saga_id, len(records), "the history does not end as noted")
     return events
+
+
+def events_in(saga_id: SagaId, records: Sequence[bytes]) -> tuple[list[Event], bytes]:
+    """Return what a saga's first records tell, and the chain of the last of them.
+
+    Raises:
+        RecordCorruptError: If one is not what was written, or does not follow.
+    """
+    events: list[Event] = []
+    chain = CHAIN_START
+    for seq, record in enumerate(records):
+        decoded = decode_record(saga_id, record, chain)
+        if decoded.seq != seq:
+            raise RecordCorruptError(saga_id, seq, f"it says it is record {decoded.seq}")
+        chain = decoded.chain
+        events.extend(decoded.events)
+    return events, chain
 
 
 def load(

@@ -25,6 +25,7 @@ import raysaga
 from raysaga.api import (
     cli_diagram,
     cli_doctor,
+    cli_egress,
     cli_ingress,
     cli_keep,
     cli_operate,
@@ -121,6 +122,7 @@ for _module in (
     cli_diagram,
     cli_participant,
     cli_ingress,
+    cli_egress,
 ):
     _module.add_to(app)
 app.add_typer(orders_app)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
 from raysaga.actors.brokers.address import BrokerAddress, parse_address
 from raysaga.actors.brokers.errors import BrokerRefusedError
-from raysaga.actors.brokers.runner import ParticipantRunner
 from raysaga.actors.brokers.station import make_participant, open_station
 from raysaga.actors.log import configure_log
 from raysaga.actors.participant import Participant
@@ -25,7 +24,7 @@ from raysaga.api.cli_terminal import (
 )
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
 from raysaga.api.order_setup import services_of
-from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.errors import SagaError, ValidationError
 
 TransportOption = Annotated[
     str,
@@ -91,7 +90,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         async with open_station(made, data=data, address=address, prefetch=prefetch) as runner:
-            await _first_link(runner)
+            await first_link(runner)
             terminal.note(f"serving {made.name} from {address}")
             terminal.emit({"participant": made.name, "serving_from": str(address)})
             await asyncio.Event().wait()
@@ -99,17 +98,28 @@ async def _serve(
         terminal.note(f"stopped serving {made.name}")
 
 
-async def _first_link(runner: ParticipantRunner) -> None:
+class Linked(Protocol):
+    """What keeps a link to a broker."""
+
+    @property
+    def error(self) -> SagaError | None:
+        """Why there is none; None if there is one, or none was tried."""
+
+    async def up(self) -> None:
+        """Return once there is one."""
+
+
+async def first_link(linked: Linked) -> None:
     """Return when the broker is connected; a broker that says no now would say so for ever.
 
     Raises:
         BrokerRefusedError: As the broker has put it.
     """
-    up = asyncio.ensure_future(runner.up())
+    up = asyncio.ensure_future(linked.up())
     while not up.done():
-        if isinstance(runner.error, BrokerRefusedError):
+        if isinstance(linked.error, BrokerRefusedError):
             up.cancel()
-            raise runner.error
+            raise linked.error
         await asyncio.wait({up}, timeout=0.1)
 
 

@@ -210,6 +210,14 @@ class DataFolder:
         make_folder(path)
         return _locked(path / LOCK_FILE, str(path), "the runner")
 
+    def lock_for_outbox(self, name: str) -> EngineLock:
+        """Return the right to tell outcomes from the bookmark `name`, as in `lock_for_engine`.
+
+        Raises:
+            DataFolderError: If another process has it, by its pid.
+        """
+        return _locked(self.path / f"outbox-{name}.lock", f"outbox {name!r}", "the teller")
+
     def to_json(self) -> bytes:
         """Return the content of `raysaga.json`."""
         content = {

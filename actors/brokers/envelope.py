@@ -165,13 +165,14 @@ def order_message(order: Order, *, body_format: str = "msgpack") -> Message:
 
 
 def outcome_message(
-    journal_uuid: str, seq: int, outcome: Mapping[str, Any], *, body_format: str
+    journal_uuid: str, seq: int, chain: bytes, outcome: Mapping[str, Any], *, body_format: str
 ) -> Message:
     """Return the message that tells an outcome; it is the same however often it is made.
 
     Args:
         journal_uuid: Of the journal that holds it.
         seq: Number of the saga's record that it is told in.
+        chain: Hash of that record: after a restore, another one can have its number.
         outcome: As `outcome_of` gives it, with the definition and the time it was decided.
         body_format: How to write it.
 
@@ -179,7 +180,7 @@ def outcome_message(
         ValidationError: If the results cannot be written so, or are too large.
     """
     saga_id = outcome["saga_id"]
-    message_id = f"{journal_uuid}/{saga_id}/{seq}"
+    message_id = f"{journal_uuid}/{saga_id}/{seq}/{chain[:4].hex()}"
     trace = saga_traceparent(journal_uuid, saga_id)
     fields = {
         "type": OUTCOME,

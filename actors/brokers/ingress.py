@@ -81,6 +81,11 @@ class OrderIngress:
         """Return once orders are taken."""
         await self._keeper.up()
 
+    @property
+    def error(self) -> SagaError | None:
+        """Why there is no connection; None if there is one, or none was tried."""
+        return self._keeper.error
+
     async def stop(self) -> None:
         """Take no more; what is not acknowledged by now comes again, to this or another."""
         await self._keeper.stop()

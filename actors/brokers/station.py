@@ -49,8 +49,8 @@ def make_participant(
     return made
 
 
-async def own_ledger(folder: DataFolder, name: str) -> EngineLock:
-    """Return the right to serve from the ledger of `name`, once nobody else has it.
+async def lock_or_stand_by(lock: Callable[[], EngineLock], **who: str) -> EngineLock:
+    """Return what `lock` gives, once nobody else has it; `who` wants it, for the log.
 
     Raises:
         DataFolderError: If the folder cannot be used.
@@ -58,12 +58,12 @@ async def own_ledger(folder: DataFolder, name: str) -> EngineLock:
     told = False
     while True:
         try:
-            return folder.lock_for_service(name)
+            return lock()
         except DataFolderError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
             if not told:
-                structlog.get_logger().info("standing_by", participant=name, reason=str(error))
+                structlog.get_logger().info("standing_by", reason=str(error), **who)
                 told = True
         await asyncio.sleep(STAND_BY_POLL_S)
 
@@ -94,7 +94,8 @@ async def open_station(
     """
     broker = open_broker(address)
     folder = DataFolder.open(data, shard_count=None, create=True)
-    lock = await own_ledger(folder, participant.name)
+    name = participant.name
+    lock = await lock_or_stand_by(lambda: folder.lock_for_service(name), participant=name)
     try:
         path = folder.service_path(participant.name)
         record_owner(path)

@@ -7,6 +7,7 @@ money, stock and parcels agree with the ends that were told.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,16 @@ async def put(address: str, *messages: Message) -> None:
     link = await open_broker(target).connect()
     for message in messages:
         await link.publish(target.queue, message)
+    await link.close()
+
+
+async def ready_to_be_killed(rabbit: RabbitProcess) -> None:
+    """Make one more queue: RabbitMQ 3.10 writes down only then who votes on the others.
+
+    Killed within two seconds after it made a quorum queue, it comes back without it.
+    """
+    link = await open_broker(parse_address(rabbit.url)).connect()
+    await link.ensure(f"newest-{secrets.token_hex(4)}")
     await link.close()
 
 
@@ -119,11 +130,7 @@ async def test_a_broker_that_is_killed_with_messages_in_flight_loses_none(
 ) -> None:
     shop = await open_shop(brokered={"inventory": queue(rabbit, request)}).open()
     await shop.order()
-    # RabbitMQ 3.10 forgets who votes on its newest quorum queue when it is killed within
-    # two seconds; one more queue makes it write that down.
-    link = await open_broker(parse_address(rabbit.url)).connect()
-    await link.ensure("newest")
-    await link.close()
+    await ready_to_be_killed(rabbit)
     under_way = [shop.submit() for _ in range(40)]
     await until(lambda: shop.runners["inventory"].unanswered_count, "calls are in flight")
     rabbit.kill()
