@@ -25,6 +25,7 @@ from raysaga.simulation.chaos.orders import (
     Order,
     order,
     request_of,
+    wished,
 )
 from raysaga.simulation.chaos.readings import last_readings
 from raysaga.simulation.chaos.talk import Talk
@@ -42,6 +43,9 @@ ANSWER_S_MAX = 30.0
 ASKED_AGAIN_MAX = 20
 
 OPERATE_EVERY_S = 4.0
+
+KNOWN: Final = "KNOWN"
+"""Answer to a submission of what there is already."""
 
 PARKED: Final = ("parked_running", "parked_forward", "parked_backward")
 
@@ -68,6 +72,7 @@ class Callers:
         self._verbs: dict[str, Callable[..., Awaitable[Any]]] = {
             "rate": self._set_rate,
             "submit": self._submit_one,
+            "burst": self._burst,
             "storm": self._storm,
             "status": self._status,
             "retry": self._retry,
@@ -131,13 +136,11 @@ class Callers:
             self._spawn(self._cancel(one.saga_id, one.cancel_after_s))
 
     async def _follow(self, gate: int, one: Order, definition: SagaDefinition, number: int) -> str:
-        """Submit an order and wait for its end; return the code that it was refused with."""
+        """Submit an order and wait for its end; return that, or the code of the refusal."""
         self._in_flight += 1
         try:
             handle, code = await self._ask(gate, one, definition, number)
-            if handle is not None:
-                await self._wait(gate, handle)
-            return code
+            return code if handle is None else await self._wait(gate, handle)
         finally:
             self._in_flight -= 1
 
@@ -147,9 +150,8 @@ class Callers:
         caller, saga_id = f"{self._name}.{gate}", one.saga_id
         print_ = fingerprint_of(definition, one.request)
         for _ in range(ASKED_AGAIN_MAX):
-            self._diary.asked(
-                caller, "submit", saga_id, number=number, dedicated=one.dedicated, by=one.key
-            )
+            facts = {"number": number, "dedicated": one.dedicated, "wishes": dict(one.wishes)}
+            self._diary.asked(caller, "submit", saga_id, **facts)
             self._counts["submitted"] += 1
             try:
                 handle = await asyncio.wait_for(
@@ -164,9 +166,7 @@ class Callers:
                 continue
             except SagaError as error:
                 self._counts[f"refused {error.code}"] += 1
-                # What is retryable says nothing of an earlier asking of the same.
-                kind = "refused" if error.retryable else "error"
-                self._diary.told(caller, "submit", saga_id, kind, code=error.code)
+                self._told_error(gate, "submit", saga_id, error)
                 return None, error.code
             self._counts["accepted"] += 1
             self._diary.told(
@@ -175,17 +175,18 @@ class Callers:
             return handle, ""
         return None, "UNANSWERED"
 
-    async def _wait(self, gate: int, handle: SagaHandle) -> None:
+    async def _wait(self, gate: int, handle: SagaHandle) -> str:
         try:
             outcome = await handle.result()
         except SagaError as error:
             self._counts[f"wait {error.code}"] += 1
             self._told_error(gate, "watch", handle.saga_id, error)
-            return
+            return error.code
         self._counts[outcome.status] += 1
         self._counts["ended"] += 1
         facts = {"phase": outcome.status, "code": outcome.code}
         self._diary.told(f"{self._name}.{gate}", "submit", handle.saga_id, "ended", **facts)
+        return outcome.status
 
     def _told_error(self, gate: int, operation: str, saga_id: str, error: SagaError) -> None:
         self._diary.told(
@@ -216,9 +217,9 @@ class Callers:
 
     async def _again(self, saga_id: str, facts: Mapping[str, Any]) -> None:
         """Ask again for what an earlier life has asked for, under the same key."""
-        number, key = int(facts.get("number", 0)), str(facts.get("by", ""))
-        name = saga_id.partition(":")[0]
-        one = Order(key, name, request_of(key), dedicated=bool(facts.get("dedicated")))
+        number = int(facts["number"])
+        name, _, key = saga_id.partition(":")
+        one = wished(key, name, dedicated=facts["dedicated"], **facts["wishes"])
         if number:
             one = order(self._seed, number)
         await self._follow(0, one, self._definitions[one.definition], number)
@@ -255,30 +256,46 @@ class Callers:
     async def _submit_one(
         self, key: str, definition: str = "order", dedicated: bool = False, **wishes: Any
     ) -> str:
-        """Submit one order and return once it is answered; its end is awaited as any other's."""
-        one = Order(key, definition, request_of(key, **wishes), dedicated=dedicated)
+        """Submit one order; return the code of its refusal, `KNOWN`, or nothing if it is new.
+
+        Its end is awaited as any other's.
+        """
+        one = wished(key, definition, dedicated=dedicated, **wishes)
         handle, code = await self._ask(0, one, self._definitions[definition], 0)
         if handle is not None:
             self._spawn(self._wait(0, handle))
+            return "" if handle.is_new else KNOWN
         return code
+
+    async def _burst(
+        self, key: str, count: int, item: str | None = None, cancel_within_s: float = 0.0
+    ) -> dict[str, int]:
+        """Submit orders at once, cancel each at another moment, and return how they ended."""
+        wishes: dict[str, Any] = {} if item is None else {"item": item}
+        orders = [wished(f"{key}-{i}", "order", **wishes) for i in range(count)]
+        if cancel_within_s:
+            for i, one in enumerate(orders):
+                self._spawn(self._cancel(one.saga_id, cancel_within_s * i / count))
+        definition = self._definitions["order"]
+        return Counter(
+            await asyncio.gather(*(self._follow(0, one, definition, 0) for one in orders))
+        )
 
     async def _storm(self, key: str, count: int) -> dict[str, int]:
         """Submit one order `count` times at once, and once with another body."""
-        one = Order(key, "order", request_of(key))
+        one = wished(key, "order")
         other = one._replace(request=request_of(key, amount=999_999))
-        asked = [
-            self._ask(i % len(self._gates), one, self._definitions["order"], 0)
-            for i in range(count)
-        ]
-        first, _ = await asked[0]
-        answers = await asyncio.gather(*asked[1:])
-        _, conflict = await self._ask(1, other, self._definitions["order"], 0)
-        handles = [h for h, _ in answers if h is not None]
-        if first is not None:
-            self._spawn(self._wait(0, first))
+        definition = self._definitions["order"]
+        gates = range(count)
+        answers = await asyncio.gather(
+            *(self._ask(i % len(self._gates), one, definition, 0) for i in gates)
+        )
+        _, conflict = await self._ask(1, other, definition, 0)
+        handles = [handle for handle, _ in answers if handle is not None]
+        for handle in handles[:1]:
+            self._spawn(self._wait(0, handle))
         return {
-            "accepted": len(handles) + (first is not None),
-            "new": sum(h.is_new for h in handles) + (first is not None and first.is_new),
+            "accepted": len(handles),
             "conflicts": int(conflict == "IDEMPOTENCY_CONFLICT"),
         }
 
@@ -325,10 +342,10 @@ class Callers:
         for gate in range(len(self._gates)):
             for i in range(count):
                 key = f"last-{self._seed}-{gate}-{i}-{os.getpid()}"
-                one = Order(key, "order", request_of(key))
-                code = await self._follow(gate, one, self._definitions["order"], 0)
-                if code:
-                    unserved.append(f"{key}: {code}")
+                one = wished(key, "order")
+                end = await self._follow(gate, one, self._definitions["order"], 0)
+                if end != "completed":
+                    unserved.append(f"{key}: {end}")
         return unserved
 
     async def _readings(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from raysaga.statemachines.definition import SagaDefinition
@@ -20,7 +21,23 @@ HOT_ITEM: Final = "hot"
 
 HOT_STOCK: Final = 400
 
-STOCK: Final[Mapping[str, Any]] = {"items": {HOT_ITEM: HOT_STOCK}, "default": 10_000_000}
+HOTTEST_ITEMS: Final = 200
+HOTTEST_STOCK: Final = 20
+"""Items that everybody wants at one moment; each strike has one of its own."""
+
+
+def hottest_item(number: int) -> str:
+    """Return the item that everybody wants in strike `number`."""
+    return f"hottest-{number % HOTTEST_ITEMS}"
+
+
+STOCK: Final[Mapping[str, Any]] = {
+    "items": {
+        HOT_ITEM: HOT_STOCK,
+        **{hottest_item(n): HOTTEST_STOCK for n in range(HOTTEST_ITEMS)},
+    },
+    "default": 10_000_000,
+}
 
 CANARY: Final = "canary-5f1d"
 """Part of every card token and e-mail address; it may stand in no log, answer or error."""
@@ -83,6 +100,7 @@ class Order(NamedTuple):
         conflicts: The second time with another body.
         cancel_after_s: When it is cancelled, after the submission was sent; None: never.
         dedicated: Whether it gets an actor of its own.
+        wishes: What `request_of` was told, for orders that are not made by number.
     """
 
     key: str
@@ -92,6 +110,7 @@ class Order(NamedTuple):
     conflicts: bool = False
     cancel_after_s: float | None = None
     dedicated: bool = False
+    wishes: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def saga_id(self) -> str:
@@ -126,6 +145,12 @@ def order(seed: int, number: int) -> Order:
         cancel_after_s=chance.random() ** 2 * 0.4 if 0.05 <= how < 0.13 else None,
         dedicated=number % _DEDICATED_EVERY == 7 and not is_express,
     )
+
+
+def wished(key: str, definition: str, *, dedicated: bool = False, **wishes: Any) -> Order:
+    """Return an order that is not made by number; `wishes` are those of `request_of`."""
+    request = request_of(key, **wishes)
+    return Order(key, definition, request, dedicated=dedicated, wishes=wishes)
 
 
 def request_of(

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -85,7 +86,7 @@ def _ours() -> Iterator[tuple[int, str]]:
             yield child.pid, kind or _PROGRAMS.get(child.name(), "")
 
 
-def _environments(folder: DataFolder) -> Iterator[tuple[str, os.PathLike[str]]]:
+def _environments(folder: DataFolder) -> Iterator[tuple[str, Path]]:
     for shard in range(folder.shard_count):
         yield f"shard/{shard}", folder.journal_path(shard)
     for name in folder.service_names():

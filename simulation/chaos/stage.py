@@ -15,12 +15,14 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raysaga.actors.local_wire import socket_path
 from raysaga.actors.placement import shard_scope
 from raysaga.simulation.chaos.child import Child, ChildGoneError
 from raysaga.simulation.chaos.fault import NeverHappenedError
@@ -114,6 +116,11 @@ class Stage:
         """Return the process id of a role, once there is one."""
         return await self.until(lambda: self.roles().get(role), f"{role} runs")
 
+    def socket(self, role: str) -> Path:
+        """Return where the actor in a role listens, such as `shard/0` or `participant/payment`."""
+        assert self.keeper is not None
+        return socket_path(f"{self.keeper.heard['engine']}/{role}")
+
     def epoch(self, shard: int) -> int:
         """Return the newest epoch that a shard's journal has granted for its own scope."""
         data = self.data()
@@ -171,6 +178,18 @@ class Stage:
         await self.keeper.hears("ready", START_S)
         self.callers = await self._child("callers", launch)
         await self.callers.hears("ready", START_S)
+
+    async def restart_callers(self) -> None:
+        """End the callers, if there are any, and start new ones."""
+        if self.callers is not None:
+            await self.callers.close()
+        self._starts += 1
+        self.callers = await self._child("callers", self.launch)
+        await self.callers.hears("ready", START_S)
+
+    def pulse(self) -> Counter[str]:
+        """Return what the callers have counted, since they were started."""
+        return Counter({} if self.callers is None else self.callers.heard.get("pulse", {}))
 
     async def _child(self, kind: str, launch: Launch) -> Child:
         command = [*launch.prefix, sys.executable, "-m", f"raysaga.simulation.chaos.{kind}"]
