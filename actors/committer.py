@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
 from raysaga.actors.clock import Clock
+from raysaga.actors.measures import BOUNDS_ENTRIES, Histogram
 from raysaga.statemachines.ids import Epoch, SagaId, Scope
 from raysaga.storage.errors import StorageFullError
 from raysaga.storage.journal import Entry, Journal
@@ -73,6 +74,9 @@ class GroupCommitter:
         self.checked_at_ms = clock.now_ms()
         self.commit_count = 0
         self.entry_count = 0
+        self.full_count = 0
+        self.times = Histogram()
+        self.sizes = Histogram(BOUNDS_ENTRIES)
 
     def start(self) -> None:
         """Begin to write; needs a running event loop."""
@@ -131,6 +135,7 @@ class GroupCommitter:
             await self._commit(batch, from_reserve=False)
         except StorageFullError as full:
             self.is_full = True
+            self.full_count += 1
             batch = self._drop_births(batch, full)
             while batch:
                 try:
@@ -147,6 +152,7 @@ class GroupCommitter:
     async def _commit(self, batch: list[_Waiting], *, from_reserve: bool) -> None:
         entries = [waiting.entry for waiting in batch]
         checked_at_ms = self._clock.now_ms()
+        began_ms = self._clock.monotonic_ms()
         await self._run_blocking(
             lambda: self._journal.commit(
                 self._scope, self._epoch, entries, from_reserve=from_reserve
@@ -156,6 +162,8 @@ class GroupCommitter:
         self.checked_at_ms = checked_at_ms
         self.commit_count += 1
         self.entry_count += len(entries)
+        self.times.note(self._clock.monotonic_ms() - began_ms)
+        self.sizes.note(len(entries))
 
     def _drop_births(self, batch: list[_Waiting], full: StorageFullError) -> list[_Waiting]:
         """Tell the callers of sagas that do not exist yet; return what must be kept."""

@@ -103,7 +103,9 @@ class Desk:
         self._poll: asyncio.Task[None] | None = None
         self._searching = asyncio.Lock()
         self.accepted_count = 0
-        self.rejected_count = 0
+        self.repeated_count = 0
+        self.overloaded_count = 0
+        self.full_count = 0
 
     def _received(self, sender: str, messages: list[list[Any]]) -> None:
         for message in messages:
@@ -160,6 +162,7 @@ class Desk:
         if known is not None:
             if known.fingerprint != fingerprint:
                 raise IdempotencyConflictError(saga_id)
+            self.repeated_count += 1
             caller.ok("already")
             if watch:
                 self._watch(caller, saga_id)
@@ -200,7 +203,7 @@ class Desk:
             len(host.sagas) >= host.settings.sagas_in_flight_max
             or host.committer.queued_count >= host.settings.inputs_queued_max
         ):
-            self.rejected_count += 1
+            self.overloaded_count += 1
             raise OverloadedError(host.settings.overloaded_retry_after_ms)
 
     def _begin(
@@ -227,7 +230,7 @@ class Desk:
                 self._launcher.ensure(saga_id)
 
         def refused(full: StorageFullError) -> None:
-            self.rejected_count += 1
+            self.full_count += 1
             for waiting, _, _ in self._births.pop(saga_id):
                 waiting.error(full)
 
@@ -245,6 +248,7 @@ class Desk:
         saga = running.saga
         is_same = saga.fingerprint == fingerprint
         births = self._births.get(saga.saga_id)
+        self.repeated_count += is_same
         if births is not None:
             # Not durable yet: this caller must not be answered before the first one.
             births.append((caller, watch, is_same))

@@ -100,7 +100,7 @@ class SagaHost:
         self._run_blocking = run_blocking
         self._fatal = fatal
         self._timers = Timers(clock, self._wake)
-        self._jumps = JumpGuard(
+        self.jumps = JumpGuard(
             clock, jump_ms=settings.clock_jump_ms, grace_ms=settings.clock_jump_grace_ms
         )
         self._lazy: list[Running] = []
@@ -453,7 +453,7 @@ class SagaHost:
         running = self.sagas.get(saga_id)
         if running is None:
             return
-        grace_ms = self._jumps.grace_left_ms()
+        grace_ms = self.jumps.grace_left_ms()
         if grace_ms and running.saga.deadline_at_ms is not None:
             self._timers.set(saga_id, self.clock.now_ms() + grace_ms)
             return

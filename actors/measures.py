@@ -27,6 +27,9 @@ from raysaga.statemachines.saga import Saga
 BOUNDS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets, closed; what took longer is in one more."""
 
+BOUNDS_ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+"""The same for the entries of a commit."""
+
 _ENDS: dict[type[Any], str] = {
     SagaCompleted: "completed",
     SagaCompensated: "compensated",
@@ -41,18 +44,23 @@ _COUNTED = frozenset({*_ENDS, *_ANSWERS, AttemptFailed})
 
 
 class Histogram:
-    """How often something took how long."""
+    """How often something took how long, or was how many."""
 
-    __slots__ = ("counts", "sum_ms")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_MS) + 1)
-        self.sum_ms = 0
+    def __init__(self, bounds: tuple[int, ...] = BOUNDS_MS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
-    def note(self, took_ms: int) -> None:
+    def note(self, value: float) -> None:
         """Count one."""
-        self.counts[bisect_left(BOUNDS_MS, took_ms)] += 1
-        self.sum_ms += took_ms
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def told(self) -> dict[str, Any]:
+        """Return it as plain values; counts are by bucket, not summed up."""
+        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum}
 
 
 class Measures:
@@ -101,14 +109,14 @@ class Measures:
         return {
             "bounds_ms": list(BOUNDS_MS),
             "sagas": [
-                {"outcome": end, "counts": list(h.counts), "sum_ms": h.sum_ms}
+                {"outcome": end, "counts": list(h.counts), "sum_ms": h.sum}
                 for end, h in self._sagas.items()
             ],
             "steps": [
                 {
                     **dict(zip(("participant", "step", "direction", "result"), key, strict=True)),
                     "counts": list(h.counts),
-                    "sum_ms": h.sum_ms,
+                    "sum_ms": h.sum,
                 }
                 for key, h in self._steps.items()
             ],

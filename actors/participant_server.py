@@ -55,6 +55,9 @@ Answer = Callable[[StepReply], None]
 SEALED_WAIT_MS = 50
 """After which it is tried again to call back what the ledger has; a commit takes less."""
 
+_COUNTED = {Code.CANCELLED_BEFORE_START.value: "tombstoned", Code.FENCED.value: "fenced"}
+"""Answers that show a late action, or a sender that was replaced, at work."""
+
 _UNDOABLE = frozenset({LedgerStatus.APPLIED, LedgerStatus.UNKNOWN})
 
 
@@ -164,7 +167,7 @@ class ParticipantServer:
         self._unanswered = 0
         self._counts = dict.fromkeys(
             ("received", "answered", "overloaded", "joined", "timed_out", "conflicts"), 0
-        )
+        ) | dict.fromkeys(_COUNTED.values(), 0)
 
     # -- life ------------------------------------------------------------------
 
@@ -293,6 +296,8 @@ class ParticipantServer:
         self._unanswered -= 1
         if reply is not None and not self._is_failed:
             self._counts["answered"] += 1
+            if reply.code in _COUNTED:
+                self._counts[_COUNTED[reply.code]] += 1
             answer(reply)
 
     # -- one call with a task --------------------------------------------------

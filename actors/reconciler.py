@@ -77,10 +77,13 @@ class Reconciler:
         self._tasks: list[asyncio.Task[None]] = []
         self._trial: asyncio.Task[None] | None = None
         self.recovered_count = 0
+        self.first_sweep_ms = 0.0
 
     async def start(self) -> None:
         """Take up everything that an earlier owner left; then keep looking."""
+        began_at = self._clock.monotonic_ms()
         await self.sweep()
+        self.first_sweep_ms = self._clock.monotonic_ms() - began_at
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._for_ever()))
 

@@ -286,6 +286,10 @@ class Sagas:
         """Return each shard's counts."""
         return await self.gateway.ask_all("stats")
 
+    async def participant_stats(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the counts of each participant that answers, by name."""
+        return await self.gateway.engine.participant_stats()
+
 
 class Connection:
     """What `connect` returns: opened by `async with`."""

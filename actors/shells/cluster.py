@@ -68,13 +68,15 @@ class Engine:
         return pids
 
     async def participant_stats(self) -> dict[str, dict[str, Any]]:
-        """Return the counts of each participant that is an actor, by its name."""
+        """Return the counts of each participant that is an actor and answers, by its name."""
         found: dict[str, dict[str, Any]] = {}
         prefix = participant_actor(self.plan.engine, "")
         for name in await self.pids():
             if name.startswith(prefix):
-                actor = ray.get_actor(name, namespace=self.plan.namespace)
-                found[name.removeprefix(prefix)] = await actor.stats.remote()
+                # One that has just died is made anew, and answers the next time.
+                with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                    actor = ray.get_actor(name, namespace=self.plan.namespace)
+                    found[name.removeprefix(prefix)] = await actor.stats.remote()
         return found
 
     async def close(self) -> None:

@@ -62,6 +62,14 @@ class Pulse:
         async with asyncio.timeout(self._settings.ready_wait_s):
             return list(await self._sagas.stats())
 
+    async def participants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what each participant says of itself, by name; none if one does not answer."""
+        try:
+            async with asyncio.timeout(self._settings.ready_wait_s):
+                return await self._sagas.participant_stats()
+        except (TimeoutError, SagaError):
+            return {}
+
     async def follow(self) -> AsyncIterator[list[dict[str, Any]]]:
         """Yield the looks there are, and then each new one."""
         seen_at_ms = 0

@@ -101,7 +101,8 @@ async def show_metrics(request: Request, _caller: Reads) -> Response:
         shards, is_running = await front.pulse.shards(), True
     except (TimeoutError, SagaError):
         shards, is_running = [], False
-    text = exposition(shards, **waiting, is_running=is_running)
+    participants = await front.pulse.participants() if is_running else {}
+    text = exposition(shards, participants, **waiting, is_running=is_running)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -140,7 +140,7 @@ async def test_a_full_journal_is_answered_and_once_there_is_room_all_is_well(
     again = await world.submit("0")
     assert (await world.outcome(again))["phase"] == "completed"
     assert (await world.ask("status", "order:1")).error == "NOT_FOUND"
-    assert world.engine.desk.rejected_count == 5
+    assert world.engine.desk.full_count == 5
     await world.finish()
 
 

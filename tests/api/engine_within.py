@@ -80,6 +80,14 @@ class Within:
         """Return the way to the one shard."""
         return self.desk.landing.exchange
 
+    def server(self, name: str) -> ParticipantServer:
+        """Return the server of a participant."""
+        return next(one for one in self._servers if one.participant.name == name)
+
+    async def participant_stats(self) -> dict[str, dict[str, Any]]:
+        """Return the counts of each participant, by its name."""
+        return {server.participant.name: dict(server.stats()) for server in self._servers}
+
     async def start(self) -> None:
         """Start the services, then the host."""
         for name in SERVICE_NAMES:

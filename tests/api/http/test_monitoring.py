@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_within import an_order, served, stuck_services
 
 FOLDER = Path(__file__).parents[3] / "docs" / "monitoring"
-NAME = re.compile(r"\b(?:saga|shard|journal|participant|breaker|admission|engine|build)_[a-z_]+\b")
+NAME = re.compile(
+    r"\b(?:saga|shard|journal|outbox|clock|participant|breaker|admission|engine|build)_[a-z_]+\b"
+)
 SELECTED = re.compile(r"\b([a-z_]+)\{([^}]*)\}")
 GROUPED = re.compile(r"by \(([^)]*)\)")
 
@@ -52,6 +56,13 @@ async def labels_of(tmp_path: Path) -> dict[str, set[str]]:
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package prometheus has it")
+def test_prometheus_own_tool_takes_the_rules() -> None:
+    command = ["promtool", "check", "rules", str(FOLDER / "alerts.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_every_name_and_label_exists(labels_of: dict[str, set[str]]) -> None:
