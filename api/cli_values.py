@@ -6,7 +6,9 @@ that leaves two or three digits.
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +17,8 @@ import typer
 from rich.text import Text
 
 from raysaga.api.cli_terminal import printable
+from raysaga.statemachines.definition import SagaDefinition
+from raysaga.statemachines.errors import ValidationError
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -108,3 +112,23 @@ def facts_text(facts: Mapping[str, Any]) -> str:
         if value not in (None, "", [], {})
     ]
     return printable("  ".join(shown))
+
+
+def load_definition(name: str) -> SagaDefinition:
+    """Return the definition that `module:attribute` names; the working folder is looked in.
+
+    Raises:
+        ValidationError: If there is none.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValidationError("must be module:attribute, such as trip:trip_saga", "DEFINITION")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValidationError(f"cannot be loaded: {error}", "DEFINITION") from error
+    if not isinstance(found, SagaDefinition):
+        raise ValidationError(f"{name} is no saga definition", "DEFINITION")
+    return found

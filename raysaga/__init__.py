@@ -52,6 +52,18 @@ if TYPE_CHECKING:
     from raysaga.actors.participant import (
         View as View,
     )
+    from raysaga.actors.provider import (
+        Provider as Provider,
+    )
+    from raysaga.actors.provider import (
+        ProviderAnswer as ProviderAnswer,
+    )
+    from raysaga.actors.provider import (
+        ProviderOperation as ProviderOperation,
+    )
+    from raysaga.actors.provider import (
+        ProviderStatus as ProviderStatus,
+    )
     from raysaga.actors.settings import (
         EngineSettings as EngineSettings,
     )
@@ -90,6 +102,9 @@ if TYPE_CHECKING:
     )
     from raysaga.api.outcome import (
         Outcome as Outcome,
+    )
+    from raysaga.statemachines.calls import (
+        StepCall as StepCall,
     )
     from raysaga.statemachines.definition import (
         CompensationPolicy as CompensationPolicy,
@@ -150,6 +165,7 @@ _HOMES = {
         "TryLater",
         "View",
     ),
+    "actors.provider": ("Provider", "ProviderAnswer", "ProviderOperation", "ProviderStatus"),
     "actors.settings": ("EngineSettings",),
     "api.blocking": ("connect_blocking",),
     "api.client": ("SagaHandle", "Sagas", "connect"),
@@ -163,6 +179,7 @@ _HOMES = {
         "ServiceUnavailableError",
     ),
     "api.outcome": ("Outcome",),
+    "statemachines.calls": ("StepCall",),
     "statemachines.definition": (
         "CompensationPolicy",
         "Durability",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Annotated
 
 import typer
@@ -13,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from raysaga.api.cli_terminal import JsonOption, ProblemFoundError, Terminal
+from raysaga.api.cli_values import load_definition
 from raysaga.simulation.prove import Proof, prove
 from raysaga.simulation.prove_matrix import POINTS
 from raysaga.simulation.prove_moves import Bounds, with_durability
 from raysaga.simulation.prove_promises import PROMISES
-from raysaga.statemachines.definition import Durability, SagaDefinition
-from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.definition import Durability
 
 prove_app = typer.Typer(add_completion=False)
 
@@ -60,26 +58,6 @@ def prove_command(
     if not proof.holds:
         assert proof.broken is not None
         raise ProblemFoundError(f"a promise does not hold: {PROMISES[proof.broken]}")
-
-
-def load_definition(name: str) -> SagaDefinition:
-    """Return the definition that `module:attribute` names; the working folder is looked in.
-
-    Raises:
-        ValidationError: If there is none.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ValidationError("must be module:attribute, such as trip:trip_saga", "DEFINITION")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValidationError(f"cannot be loaded: {error}", "DEFINITION") from error
-    if not isinstance(found, SagaDefinition):
-        raise ValidationError(f"{name} is no saga definition", "DEFINITION")
-    return found
 
 
 _SHORT = {"completed": "done", "compensated": "undone", "parked": "parked"}

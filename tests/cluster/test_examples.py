@@ -46,13 +46,14 @@ def test_the_blocking_example_tells_outcomes_and_raises_the_one_that_is_no_succe
         ]
 
 
-def test_the_trip_example_books_two_rooms_and_changes_nothing_when_run_again(
+def test_the_trip_example_books_where_there_is_room_and_money_and_nothing_when_run_again(
     tmp_path: Path,
 ) -> None:
     runs = run_twice("trip.py", tmp_path)
     assert runs[0].stdout.splitlines() == [
         "ada completed  ",
+        "alan compensated INSUFFICIENT_FUNDS alan cannot pay 200000",
         "grace completed  ",
-        "edsger compensated NO_ROOM both rooms are taken",
+        "edsger compensated SOLD_OUT FRA-LIS is sold out",
     ]
     assert runs[1].stdout == runs[0].stdout
