@@ -90,12 +90,16 @@ class Callers:
         left, self._number = unfinished(self._folder / "callers")
         for saga_id, facts in left.items():
             self._spawn(self._again(saga_id, facts))
-        loops = [self._submit_for_ever(), self._tell_for_ever(), self._operate_for_ever()]
-        tasks = [asyncio.create_task(loop) for loop in loops]
         self._talk.say(ready=True, asked_again=len(left))
-        await self._talk.listen(self._answer)
+        listening = self._talk.listen(self._answer)
+        loops = [self._submit_for_ever(), self._tell_for_ever(), self._operate_for_ever()]
+        tasks = [asyncio.create_task(loop) for loop in (listening, *loops)]
+        # Only the listener ends of itself; with any other of them this process fails.
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in (*tasks, *self._tasks):
             task.cancel()
+        for task in done:
+            task.result()
 
     async def _answer(self, verb: str, facts: Mapping[str, Any]) -> Any:
         return await self._verbs[verb](**facts)
@@ -237,7 +241,7 @@ class Callers:
         self._counts["parked_now"] = len(rows)
         for row in rows:
             if row["saga_id"] not in self._held:
-                self._counts[f"parked {row['code']}"] += 1
+                self._counts[f"parked {row['reason']}"] += 1
                 await self._order(0, "retry", row["saga_id"])
 
     async def _tell_for_ever(self) -> None:
@@ -329,7 +333,7 @@ class Callers:
             rows = await self._gates[0].list(
                 phases=("running", "forward_only", "compensating", *PARKED), limit=1_000
             )
-            found = [f"{row['saga_id']} is {row['phase']} {row['code']}" for row in rows]
+            found = [f"{row['saga_id']} is {row['phase']} {row['reason']}" for row in rows]
             if self._in_flight:
                 found.append(f"{self._in_flight} callers wait")
             if not found or loop.time() > end:

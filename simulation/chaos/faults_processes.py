@@ -305,7 +305,12 @@ class StarveShard(Fault):
             (group / "memory.limit_in_bytes").write_text(str(1 << 20))
             (group / "cgroup.procs").write_text(str(pid))
             blow.inflicted(f"{role}, process {pid}")
-            await stage.until(lambda: not is_alive(pid), f"process {pid} is killed", 30.0)
+            # Only what it asks for from now on is counted, so it must have more to do.
+            before = await stage.order(stage.callers, "rate", per_s=500.0, in_flight_max=3_000)
+            try:
+                await stage.until(lambda: not is_alive(pid), f"process {pid} is killed", 30.0)
+            finally:
+                await stage.order(stage.callers, "rate", **before)
             kills = _oom_kills(group)
             await _succeeded(stage, blow, shard, pid, epoch)
             blow.bit(f"the kernel counts {kills} processes killed for want of memory")

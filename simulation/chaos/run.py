@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysaga.simulation.chaos.child import ChildGoneError
 from raysaga.simulation.chaos.evidence import Evidence, gather
 from raysaga.simulation.chaos.fault import Blow, Fault, NeverHappenedError, now_ms
 from raysaga.simulation.chaos.gauge import Gauge
@@ -179,5 +180,8 @@ class Run:
 async def _patient(stage: Stage, verb: str, **facts: Any) -> list[str]:
     """Have the callers do what may take long; return what they say, as a list."""
     assert stage.callers is not None
-    answer = await stage.callers.ask(verb, facts, 4 * REST_S)
+    try:
+        answer = await stage.callers.ask(verb, facts, 4 * REST_S)
+    except (ChildGoneError, NeverHappenedError) as error:
+        return [f"{verb}: {error}"]
     return answer if isinstance(answer, list) else []
