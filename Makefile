@@ -8,7 +8,7 @@ DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format types imports lint tidy bench brokers clean
+.PHONY: help demo test check format types imports lint tidy bench brokers docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ tidy: $(INSTALLED) ## the rules of the house (tests/architecture)
 brokers: ## install the message brokers that the tests start, where that needs nobody's leave
 	@tests/actors/brokers/install.sh
 
+docs: $(INSTALLED) ## build the documentation into build/site; a broken link or name fails
+	$(BIN)/python docs/site/build.py build
+
 bench: $(INSTALLED) ## measure, and add a line to bench/results
 	$(BIN)/raysaga bench
 
@@ -65,5 +68,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing into .venv; the first time, this takes a minute or two.'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  --no-build-isolation --editable '.[orders,test,diagrams,http,brokers,tracing]'
+	  --no-build-isolation --editable '.[orders,test,diagrams,http,brokers,tracing,docs]'
 	@touch $@

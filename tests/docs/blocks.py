@@ -1,0 +1,130 @@
+"""Finds the code blocks of a page, as a reader's renderer does, and runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[2]
+COMMAND_S_MAX = 120
+TITLE = re.compile(r'title="([^"]+)"')
+ELLIPSIS = "…"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A block of code in a page.
+
+    Attributes:
+        page: Path from the root of the repository.
+        line: Of the page, counted from 1.
+        language: First word behind the fence; empty if none.
+        title: Name of the file that its reader is to make of it; empty if none.
+        code: Its text.
+    """
+
+    page: str
+    line: int
+    language: str
+    title: str
+    code: str
+
+    @property
+    def where(self) -> str:
+        """Say where it is."""
+        return f"{self.page}:{self.line}"
+
+    @property
+    def first(self) -> str:
+        """Its first line, by which lists of blocks name it."""
+        return self.code.strip().partition("\n")[0]
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """Yield the blocks of a page, those of a list or a quotation included."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for token in MarkdownIt().parse(text):
+        if token.type in ("fence", "code_block"):
+            assert token.map is not None
+            title = TITLE.search(token.info)
+            yield Block(
+                page=page,
+                line=token.map[0] + 1,
+                language=(token.info.split() or [""])[0] if token.type == "fence" else "indented",
+                title=title.group(1) if title else "",
+                code=token.content,
+            )
+
+
+def excerpt_of(block: Block, files: dict[str, str]) -> str | None:
+    """Return the name of the file in which a block stands, but for its indentation."""
+    wanted = textwrap.dedent(block.code).strip("\n").splitlines()
+    for name, text in files.items():
+        lines = text.splitlines()
+        for start in range(len(lines) - len(wanted) + 1):
+            found = textwrap.dedent("\n".join(lines[start : start + len(wanted)])).splitlines()
+            if found == wanted:
+                return name
+    return None
+
+
+def run_python(block: Block, names: dict[str, Any]) -> None:
+    """Run a block among the names that the blocks before it have made."""
+    exec(compile("\n" * block.line + block.code, block.page, "exec"), names)
+
+
+def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command with the lines shown behind it; `sh` shows none."""
+    if block.language == "sh":
+        yield block.code, [ELLIPSIS]
+        return
+    command, shown = "", []
+    for line in block.code.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, shown
+            command, shown = line.removeprefix("$ "), []
+        else:
+            shown.append(line)
+    assert command, f"{block.where} begins with no command"
+    yield command, shown
+
+
+def run_commands(block: Block, folder: Path) -> None:
+    """Run the commands of a block in `folder`, and compare what they say with what is shown.
+
+    What is killed by a signal is no failure where the page says so by showing what came before.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command, shown in commands_of(block):
+        done = subprocess.run(
+            ["bash", "-e", "-c", command],
+            cwd=folder,
+            env={**os.environ, "PATH": path, "COLUMNS": "80"},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S_MAX,
+            check=False,
+        )
+        told = f"{block.where}: {command}\n{done.stdout}{done.stderr[-2_000:]}"
+        assert done.returncode == 0 or "CRASH=1" in command, told
+        assert is_as_shown(done.stdout.splitlines(), shown), told
+
+
+def is_as_shown(said: list[str], shown: list[str]) -> bool:
+    """Return whether lines are as a page shows them, with `…` for what may differ."""
+    text = "\n".join(line.rstrip() for line in said).strip("\n")
+    wanted = "\n".join(line.rstrip() for line in shown).strip("\n")
+    # A line of its own stands for any number of lines, within a line for any characters.
+    pattern = re.escape(wanted)
+    pattern = re.sub(rf"(?:(?<=\A)|(?<=\n)){ELLIPSIS}(?=\\?\n|\Z)", r"(?s:.*)", pattern)
+    return re.fullmatch(pattern.replace(ELLIPSIS, ".*"), text) is not None

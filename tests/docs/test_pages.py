@@ -1,0 +1,182 @@
+"""Every block of code in every page is run, or is named here with the reason why not."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blocks import ROOT, Block, blocks_of, excerpt_of, is_as_shown, run_commands, run_python
+
+import raysaga
+from raysaga.orders import Order, OrderItem, Payment, order_saga
+
+pytestmark = pytest.mark.cluster
+
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "api/**/*.md", "docs/**/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+EXAMPLES = {
+    path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py"))
+}
+"""Programs that tests run: `test_every_example_is_run`."""
+
+ON_THE_ENGINE = {
+    "docs/OPERATING.md",
+    "docs/how-to/one-machine.md",
+    "docs/how-to/recover.md",
+    "docs/how-to/secure.md",
+    "docs/how-to/upgrade.md",
+}
+"""Pages whose commands are run beside one engine that has driven some orders."""
+
+A_THOUSAND = "drives a thousand orders; tests/cluster/test_cli_engine.py runs fewer"
+OF_THE_DEMO = "shows a saga of the thousand orders above; tests/api/test_cli_read.py runs it"
+KILLS = "kills what runs; tests/cluster/test_faults.py and test_engines.py do"
+INSTALLS = "installs from a package index; tests run in an environment that has it"
+CHECKS = "is the run that this test is part of"
+SERVES = "needs a server that listens; tests/api/http does what it shows"
+BROKER = "needs a RabbitMQ; tests/actors/brokers does what it shows"
+PARKED = "needs a parked saga; tests/cluster/test_stories.py sends some on"
+HOURS = "takes minutes to hours; tests/simulation runs some seeds"
+SAMPLES = "needs the data set that it imports; tests/api/test_orders_import.py imports some"
+
+NOT_RUN = {
+    ("CONTRIBUTING.md", "make check"): CHECKS,
+    ("README.md", "make demo "): A_THOUSAND,
+    ("README.md", "$ .venv/bin/raysaga list"): OF_THE_DEMO,
+    ("README.md", "$ make demo DATA"): KILLS,
+    (
+        "README.md",
+        "$ .venv/bin/python examples/place_an_order.py",
+    ): "tests/cluster/test_examples.py",
+    ("api/sample/ATTRIBUTION.md", "raysaga orders import"): SAMPLES,
+    ("docs/tutorial.md", "pip install"): INSTALLS,
+    ("docs/BROKERS.md", "raysaga participant"): BROKER,
+    ("docs/BROKERS.md", "raysaga ingress"): BROKER,
+    ("docs/BROKERS.md", "raysaga egress"): BROKER,
+    ("docs/HTTP.md", "pip install"): INSTALLS,
+    ("docs/HTTP.md", "curl"): SERVES,
+    ("docs/HTTP.md", "raysaga token ann"): SERVES,
+    ("docs/SIMULATION.md", "raysaga simulate"): HOURS,
+    ("docs/TRACES.md", "pip install"): INSTALLS,
+    ("docs/how-to/recover.md", "raysaga retry"): PARKED,
+    ("docs/how-to/recover.md", "raysaga skip"): PARKED,
+}
+"""Page and beginning of a block to why it is not run."""
+
+SHOWN = {"", "text", "mermaid"}
+"""Languages of what is only looked at; a command in it would be found."""
+
+
+def not_run(block: Block) -> str | None:
+    """Return why a block is not run, if it is not."""
+    for (page, beginning), reason in NOT_RUN.items():
+        if page == block.page and block.first.startswith(beginning):
+            return reason
+    return None
+
+
+@pytest.fixture(scope="module")
+def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder above the data folder of an engine that has driven some orders."""
+    folder = tmp_path_factory.mktemp("shop")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with raysaga.connect_blocking() as sagas:
+            for number, token in enumerate(("tok_1", "tok_2", "tok_declined")):
+                order = Order(
+                    order_id=f"o-{number}",
+                    customer_id="ada",
+                    items=(OrderItem(item_id="tea", quantity=1),),
+                    payment=Payment(token=token, amount_minor=1_250, currency="EUR"),
+                )
+                sagas.submit(order_saga, order, key=order.order_id).result(timeout_s=60)
+            yield folder
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_do_what_it_says(
+    page: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order, in one folder, with the names and files of those before."""
+    if page.startswith("docs/examples/"):
+        shutil.copytree(ROOT / "examples", tmp_path, dirs_exist_ok=True)
+    names: dict[str, Any] = {"__name__": "page"}
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for block in blocks_of(page):
+        if not_run(block) is not None:
+            continue
+        if block.title:
+            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            if excerpt_of(block, EXAMPLES) is None:
+                run_python(block, names)
+        elif block.language in ("console", "sh"):
+            needs_engine = page in ON_THE_ENGINE
+            folder = request.getfixturevalue("engine_folder") if needs_engine else tmp_path
+            run_commands(block, folder)
+        elif block.language == "json":
+            json.loads(block.code)
+        elif block.language == "ini":
+            configparser.ConfigParser(strict=False).read_string(block.code)
+        else:
+            assert block.language in SHOWN, f"{block.where}: a fence with a language that is run"
+            commands = [line for line in block.code.splitlines() if line.startswith("$ ")]
+            assert not commands, f"{block.where}: commands belong in a block of console"
+
+
+def test_what_is_not_run_is_there() -> None:
+    """A reason that no block needs is a block that was changed and is run, or is gone."""
+    used = {
+        entry
+        for page in PAGES
+        for block in blocks_of(page)
+        for entry in NOT_RUN
+        if entry[0] == block.page and block.first.startswith(entry[1])
+    }
+    assert used == set(NOT_RUN)
+
+
+def test_the_pages_are_all_there() -> None:
+    assert {"README.md", "docs/GUIDE.md", "docs/tutorial.md"} <= set(PAGES)
+    languages = {block.language for page in PAGES for block in blocks_of(page)}
+    assert {"python", "console", "sh"} <= languages
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "expected"),
+    [
+        ("a 1 b", "a … b", True),
+        ("a 1 c", "a … b", False),
+        ("a\nb\nc", "a\n…", True),
+        ("a\nb\nc", "…\nc", True),
+        ("a\nb\nc", "a\nc", False),
+        ("a (x) [y]", "a (x) [y]", True),
+    ],
+)
+def test_only_what_is_left_open_may_differ(said: str, shown: str, expected: bool) -> None:
+    assert is_as_shown(said.splitlines(), shown.splitlines()) is expected
+
+
+def test_an_excerpt_is_found_only_where_it_stands() -> None:
+    block = Block(
+        page="p",
+        line=1,
+        language="python",
+        title="",
+        code='name = "bank"\ntables = ("balances",)\n',
+    )
+    assert excerpt_of(block, EXAMPLES) == "trip.py"
+    assert excerpt_of(block, {"other.py": "name = 1"}) is None
