@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from raysaga.api.cli_terminal import JsonOption, Terminal
 from raysaga.bench import options as option
+from raysaga.bench.compare import compare, lines_of
 from raysaga.bench.options import Wanted, given, settings_in
+from raysaga.bench.peers.run import PEERS
+from raysaga.bench.results_file import read_lines
 from raysaga.bench.runs import measured
 from raysaga.bench.surroundings import surroundings
-from raysaga.bench.tables import tables
+from raysaga.bench.tables import change_table, tables
+from raysaga.statemachines.errors import ValidationError
+
+RESULTS = Path("bench/results")
+"""Where results are kept in a checkout."""
+
+FolderOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Files of results.")]
 
 bench_app = typer.Typer()
 
@@ -37,6 +46,8 @@ def bench(
     engine: option.EngineOption = "{}",
     seed: option.SeedOption = 1,
     profile: option.ProfileOption = None,
+    peers: option.PeersOption = False,
+    peer: option.PeerOption = None,
     data: option.DataFolderOption = None,
     results: option.ResultsOption = None,
     as_json: JsonOption = False,
@@ -50,7 +61,7 @@ def bench(
 
     Example:  raysaga bench --workload happy --workload rollback --in-flight 64
 
-    Example:  raysaga bench --workload recovery --sagas 2000 --sagas 20000
+    Example:  raysaga bench --peers --in-flight 128 --seconds 5
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,6 +74,7 @@ def bench(
         skews=skew,
         sagas=sagas,
         pictures=profile,
+        peers=peer or (list(PEERS) if peers else None),
     )
     wanted = Wanted(
         **lists,
@@ -74,7 +86,8 @@ def bench(
         engine=settings_in(engine),
         seed=seed,
     )
-    tell(Terminal(as_json=as_json), measured(wanted, data), results)
+    terminal = Terminal(as_json=as_json)
+    tell(terminal, measured(wanted, data, terminal.note), results)
 
 
 def tell(terminal: Terminal, lines: Iterator[dict[str, Any]], results: Path | None) -> None:
@@ -88,3 +101,45 @@ def tell(terminal: Terminal, lines: Iterator[dict[str, Any]], results: Path | No
                 file.write(json.dumps(whole) + "\n")
         terminal.emit(whole)
     terminal.show(*tables(told))
+
+
+@bench_app.command("compare")
+def compare_command(
+    before: Annotated[str, typer.Argument(metavar="A", help="A file of results, or a commit.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same, later.")],
+    folder: FolderOption = RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what has changed between two sets of results, beyond noise.
+
+    A figure has changed if the ranges of its repetitions do not overlap and its medians are
+    more than 5 percent apart. Figures with one repetition are not judged.
+
+    Example:  raysaga bench compare 41973a9 HEAD.jsonl
+    """
+    terminal = Terminal(as_json=as_json)
+    found = list(compare(lines_of(before, folder), lines_of(after, folder)))
+    terminal.emit(*(change._asdict() for change in found))
+    terminal.show(change_table(found))
+
+
+@bench_app.command("report")
+def report_command(
+    page: Annotated[Path, typer.Argument(metavar="FILE.html")] = Path("bench-report.html"),
+    folder: FolderOption = RESULTS,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each picture here as SVG, too.")
+    ] = None,
+) -> None:
+    """Write one HTML page of the newest results, with plots.
+
+    Example:  raysaga bench report --pictures docs/bench
+    """
+    try:
+        from raysaga.bench.report import write_report
+    except ModuleNotFoundError as error:
+        raise ValidationError(
+            f"{error.name} is missing; install it: pip install 'raysaga[bench]'", "report"
+        ) from error
+    write_report(read_lines(sorted(folder.glob("*.jsonl"))), page, pictures)
+    Terminal(as_json=False).note(f"written: {page}")

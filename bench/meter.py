@@ -77,8 +77,7 @@ class Meter:
             return "caller"
         return self.pids.get(process.pid, "ray")
 
-    @staticmethod
-    def processes() -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Return this process and all below it."""
         this = psutil.Process()
         return [this, *this.children(recursive=True)]

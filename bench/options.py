@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from raysaga.bench.peers.run import PEERS
 from raysaga.bench.workloads import SKEWS, STRATEGIES, WORKLOADS
 from raysaga.statemachines.definition import Durability
 
@@ -60,6 +61,12 @@ ProfileOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Profile the loops instead; flame graphs go to DIR."),
 ]
+PeersOption = Annotated[
+    bool, typer.Option("--peers", help="Measure the peers as well, turn by turn.")
+]
+PeerOption = Annotated[
+    list[str] | None, typer.Option(help=f"Only these peers: {' | '.join(PEERS)}.")
+]
 ResultsOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append the lines to this file.")
 ]
@@ -84,12 +91,14 @@ class Wanted:
     engine: dict[str, Any]
     seed: int = 1
     pictures: Path | None = None
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for given, known, option in (
             (self.workloads, (*WORKLOADS, *SPECIAL), "--workload"),
             (self.strategies, STRATEGIES, "--strategy"),
             (self.skews, (*SKEWS, "hot"), "--skew"),
+            (self.peers, tuple(PEERS), "--peer"),
         ):
             for name in given:
                 if name not in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,29 @@ import uvloop
 from raysaga.bench.measure import Load
 from raysaga.bench.options import Wanted
 from raysaga.bench.overload import run_overload
+from raysaga.bench.peers.run import run_peers
 from raysaga.bench.profile_run import run_profile
 from raysaga.bench.reads import run_reads
 from raysaga.bench.recovery import run_recovery
 from raysaga.bench.session import Cell, run_cells
 from raysaga.bench.waiting import run_waiting
 from raysaga.bench.workloads import WORKLOADS, Workload, contended, with_durability
+from raysaga.statemachines.errors import ValidationError
 
 
-def measured(wanted: Wanted, data: Path | None) -> Iterator[dict[str, Any]]:
-    """Yield lines of results, each as soon as it is known."""
+def measured(
+    wanted: Wanted, data: Path | None, note: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """Yield lines of results, each as soon as it is known.
+
+    Args:
+        wanted: What to measure.
+        data: Where data folders are made; None for the machine's folder for temporary files.
+        note: Told what could not be measured, and why.
+    """
+    if wanted.peers:
+        yield from _beside_peers(wanted, note)
+        return
     with tempfile.TemporaryDirectory(dir=data, prefix="raysaga-bench-") as name:
         folders = (Path(name) / str(i) for i in range(1 << 30))
         if wanted.pictures is not None:
@@ -61,6 +74,23 @@ def _profiles(wanted: Wanted, pictures: Path, folders: Iterator[Path]) -> Iterat
             load = Load(level, wanted.seconds, wanted.dedicated, None, wanted.seed)
             where = pictures / f"{workload.name}-{level}"
             yield uvloop.run(run_profile(next(folders), workload, load, where, wanted.engine))
+
+
+def _beside_peers(wanted: Wanted, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Measure happy orders, or the mix that was asked for."""
+    percents = {"happy": 0, "refused-10": 10, "refused-50": 50}
+    for name in wanted.workloads:
+        if name not in percents:
+            raise ValidationError(f"peers are not measured with {name!r}", "--workload")
+        yield from run_peers(
+            wanted.peers,
+            wanted.in_flight,
+            seconds=wanted.seconds,
+            repetitions=wanted.repetitions,
+            refused_percent=percents[name],
+            settings=wanted.engine,
+            tell=note,
+        )
 
 
 def _workloads(wanted: Wanted) -> Iterator[Workload]:

@@ -18,7 +18,7 @@ from raysaga.bench.judge import judge
 from raysaga.bench.measure import Load, run_level
 from raysaga.bench.workloads import Workload
 
-MEDIANS = ("p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "cpu_ms_per_saga")
+MEDIANS = ("p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "cpu_ms_per_saga", "us_per_step")
 """Figures beside the rate whose own median is told; the rest is the middle repetition's."""
 
 
@@ -63,7 +63,10 @@ async def run_cells(
     verdict = judge(folder, seed=cells[0].load.seed, definitions=tuple(definitions.values()))
     events = verdict.pop("events_by_definition")
     return [
-        _line(cell, runs) | {"shards": shards} | verdict | events[cell.workload.definition.name]
+        _line(cell, runs)
+        | {"shards": shards, **({"engine": dict(settings)} if settings else {})}
+        | verdict
+        | events[cell.workload.definition.name]
         for cell, runs in zip(cells, found, strict=True)
     ]
 
@@ -95,6 +98,10 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "sagas_per_s": round(median, 1),
         "sagas_per_s_min": rates[0],
         "sagas_per_s_max": rates[-1],
-        "sagas_per_s_each": [run["sagas_per_s"] for run in runs],
+        **{
+            f"{name}_each": [run[name] for run in runs]
+            for name in ("sagas_per_s", *MEDIANS)
+            if all(name in run for run in runs)
+        },
         "repetitions": len(runs),
     }

@@ -7,8 +7,10 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from raysaga.bench.activities import ACTIVITIES, WAIT
+from raysaga.bench.compare import Change
 
 WHAT = (
     "workload",
@@ -77,4 +79,20 @@ def _profile(line: dict[str, Any]) -> Table:
     empty = [""] * len(by_process)
     table.add_row(f"{WAIT} (cores idle)", *empty, f"{line[f'us_per_saga_{WAIT}']:.1f}")
     table.add_row("wall x cores", *empty, f"{line['us_per_saga_of_the_cores']:.1f}")
+    return table
+
+
+def change_table(changes: Sequence[Change]) -> Table:
+    """Return the table of a comparison."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what")
+    table.add_column("figure")
+    for name in ("before", "after", "change", "verdict"):
+        table.add_column(name, justify="right")
+    colours = {"better": "green", "worse": "red"}
+    for change in changes:
+        grown = (change.after - change.before) / change.before if change.before else 0.0
+        verdict = Text(change.verdict, style=colours.get(change.verdict, "dim"))
+        row = (f"{change.before:,}", f"{change.after:,}", f"{grown:+.1%}")
+        table.add_row(change.what, change.figure, *row, verdict)
     return table
