@@ -51,8 +51,10 @@ class EngineSettings(BaseModel):
     """Unanswered calls in a row that open a participant's circuit."""
 
     breaker_open_ms_first: int = Field(200, ge=1)
+    """How long a circuit that has just opened stays so before a probe."""
+
     breaker_open_ms_max: int = Field(5_000, ge=1)
-    """How long an open circuit stays so before a probe; doubles up to the second number."""
+    """Most of it; it doubles with each probe that fails."""
 
     breaker_probes: int = Field(4, ge=1)
     """Calls let through a half-open circuit."""
@@ -97,8 +99,10 @@ class EngineSettings(BaseModel):
     """How long its key is remembered, so that a repeat is still answered."""
 
     map_bytes_first: int = Field(64 << 20, ge=1 << 20)
+    """Size of a journal's map to begin with."""
+
     map_bytes_max: int = Field(16 << 30, ge=1 << 20)
-    """A journal's map: where it starts, and the cap it grows to by doubling."""
+    """The cap that it grows to by doubling; beyond, new sagas are refused."""
 
     reserve_ratio: float = Field(0.05, gt=0, lt=0.5)
     """Share of the cap kept for finishing what was begun."""

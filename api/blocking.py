@@ -21,7 +21,12 @@ T = TypeVar("T")
 
 
 class BlockingHandle:
-    """A saga, for code without an event loop."""
+    """A saga, for code without an event loop.
+
+    Attributes:
+        saga_id: The saga.
+        is_new: Whether this submission made the saga; False if the key had been used before.
+    """
 
     def __init__(self, handle: SagaHandle, sagas: BlockingSagas) -> None:
         self._handle = handle
@@ -159,5 +164,14 @@ class BlockingSagas:
 
 
 def connect_blocking(data: str | Path = DATA_FOLDER, **options: Any) -> BlockingSagas:
-    """Return a connection for threads, to be opened by `with`; options as for `connect`."""
+    """Return a connection for threads, to be opened by `with`.
+
+    Args:
+        data: The data folder; made if missing.
+        options: As for `connect`.
+
+    Raises, when opened:
+        DataFolderError: If the folder cannot be used.
+        EngineUnavailableError: If Ray or the engine does not start.
+    """
     return BlockingSagas(data, **options)

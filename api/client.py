@@ -147,6 +147,12 @@ class Sagas:
         Keeps at most `in_flight_max` sagas under way, waits as long as the engine asks it
         to when it is overloaded, and yields an error instead of an outcome for a request
         that was refused at the door.
+
+        Args:
+            definition: Their recipe.
+            requests: Key and input of each; taken one by one, as there is room.
+            in_flight_max: How many may be under way.
+            dedicated: Whether each gets a Ray actor of its own.
         """
         waiting = iter(requests)
         under_way: set[asyncio.Task[tuple[str, Outcome | SagaError]]] = set()
@@ -183,7 +189,14 @@ class Sagas:
         return SagaHandle(saga_id, self.gateway, None)
 
     async def status(self, saga_id: str) -> dict[str, Any]:
-        """Return where a saga stands: phase, reason, times, and each step's status.
+        """Return where a saga stands, as far as it is decided; what callers are told is on disk.
+
+        Returns:
+            `saga_id`, `definition`, `definition_hash`, `phase`; `code`, `message` and `step` of
+            the reason, empty if none; `results` by step; `remaining` as in `Outcome`;
+            `accepted_at_ms`, `deadline_at_ms` and `due_at_ms` (its next timer), Unix time or
+            None; `recoveries` without progress; and `steps`, a list with `name`, `kind`,
+            `participant`, `status`, `attempts` and `undo_attempts` of each.
 
         Raises:
             SagaNotFoundError: If there is none.
@@ -193,6 +206,11 @@ class Sagas:
 
     async def history(self, saga_id: str, *, payloads: bool = False) -> list[dict[str, Any]]:
         """Return what has happened to a saga, oldest first: `{"event", "at_ms", …}` each.
+
+        Args:
+            saga_id: The saga.
+            payloads: Whether input and results are told as well; they may hold names and
+                addresses.
 
         Raises:
             SagaNotFoundError: If there is none.
@@ -215,6 +233,19 @@ class Sagas:
         limit: int = 100,
     ) -> list[dict[str, Any]]:
         """Return sagas that meet every condition, newest first, at most `limit` in all.
+
+        Args:
+            phases: Any of these; None for all.
+            reason: Code of the reason why it was undone or parked.
+            step: Name of the step that the reason is about.
+            definition: Name of the definition.
+            accepted_before_ms: Unix time.
+            accepted_from_ms: Unix time.
+            limit: Rows at most, over all shards.
+
+        Returns:
+            A row each: `saga_id`, `definition`, `phase`, `reason`, `step`, `accepted_at_ms`,
+            `changed_at_ms`, `due_at_ms` (None if no timer runs) and `scope`.
 
         Raises:
             ValidationError: If a phase is none.
@@ -283,7 +314,13 @@ class Sagas:
         await self.gateway.stop_engine()
 
     async def stats(self) -> Sequence[dict[str, Any]]:
-        """Return each shard's counts."""
+        """Return each shard's counts since its host started, and where it stands now.
+
+        Returns:
+            By shard: `accepted`, `repeated`, `finished`, `recovered`, `commits`, `queued`,
+            `map_used` and `map_cap` in bytes, `phases` (how many sagas are in each), and
+            `participants` (by name: calls sent, under way and queued, the circuit), and more.
+        """
         return await self.gateway.ask_all("stats")
 
     async def participant_stats(self) -> Mapping[str, Mapping[str, Any]]:

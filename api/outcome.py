@@ -19,7 +19,8 @@ class Outcome:
         code: Why it was undone or parked; empty when it completed.
         message: The same for people.
         step: Name of the step that the reason is about; empty if none.
-        results: Step to what it gave.
+        results: Name of each step that was done, to the answer of its participant. Empty if
+            it would be too large for one message.
         remaining: Steps whose effect stands, or may stand, although the saga did not
             complete; for a completed one, the steps that it did without.
     """

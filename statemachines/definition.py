@@ -41,30 +41,34 @@ class StepKind(StrEnum):
     """What can become of a step once it has been sent."""
 
     COMPENSATABLE = "compensatable"
+    """It has an undo; comes before the pivot."""
     PIVOT = "pivot"
+    """It has none, and decides the saga: done, or refused. At most one."""
     RETRIABLE = "retriable"
+    """It has none, comes after the pivot, and is tried until it succeeds."""
 
 
 class CompensationPolicy(StrEnum):
     """Whether earlier compensations still run when one has given up."""
 
     HALT = "halt"
+    """They wait for the operator, so that the order of undoing is kept."""
     CONTINUE = "continue"
+    """They run all the same, while the one that gave up waits for the operator."""
 
 
 class Durability(StrEnum):
-    """What is on disk before the next call leaves.
-
-    `STRICT`: every result. `PIPELINED`: what rules forced by counterexamples ask
-    for, two flushes for a saga whose steps can all be undone. `RELAXED`: the
-    caller is answered before anything is on disk, so a crash may lose sagas
-    accepted within the last moments; the point of no return and the turn to
-    compensation are still waited for.
-    """
+    """What is on disk before the next call leaves."""
 
     STRICT = "strict"
+    """Every result."""
     PIPELINED = "pipelined"
+    """What rules forced by counterexamples ask for: two flushes for a saga whose steps can all
+    be undone, three otherwise."""
     RELAXED = "relaxed"
+    """Neither the birth nor the end, so a crash may lose sagas accepted within the last
+    moments; the point of no return, the turn to compensation and results that another step
+    uses are still waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class SagaDefinition:
         deadline_ms: Time from acceptance after which a saga that can still turn back does.
         compensation_policy: See `CompensationPolicy`.
         durability: See `Durability`.
+        content_hash: 32 hexadecimal digits; two definitions with the same say the same.
 
     Raises:
         DefinitionError: If a rule is broken; `step` names the step at fault.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from blocks import ROOT, Block, blocks_of, excerpt_of, is_as_shown, run_commands, run_python
 
 import raysaga
+from raysaga import SagaDefinition, Step, StepKind
+from raysaga.api.diagrams import definition_graph, write_diagram
 from raysaga.orders import Order, OrderItem, Payment, order_saga
 
 pytestmark = pytest.mark.cluster
@@ -46,6 +49,7 @@ CHECKS = "is the run that this test is part of"
 SERVES = "needs a server that listens; tests/api/http does what it shows"
 BROKER = "needs a RabbitMQ; tests/actors/brokers does what it shows"
 PARKED = "needs a parked saga; tests/cluster/test_stories.py sends some on"
+BREAKS = "breaks an engine for minutes; tests/chaos does so for half of one"
 HOURS = "takes minutes to hours; tests/simulation runs some seeds"
 SAMPLES = "needs the data set that it imports; tests/api/test_orders_import.py imports some"
 
@@ -67,6 +71,7 @@ NOT_RUN = {
     ("docs/HTTP.md", "curl"): SERVES,
     ("docs/HTTP.md", "raysaga token ann"): SERVES,
     ("docs/SIMULATION.md", "raysaga simulate"): HOURS,
+    ("docs/CHAOS.md", "raysaga chaos"): BREAKS,
     ("docs/TRACES.md", "pip install"): INSTALLS,
     ("docs/how-to/recover.md", "raysaga retry"): PARKED,
     ("docs/how-to/recover.md", "raysaga skip"): PARKED,
@@ -168,6 +173,25 @@ def test_the_pages_are_all_there() -> None:
 )
 def test_only_what_is_left_open_may_differ(said: str, shown: str, expected: bool) -> None:
     assert is_as_shown(said.splitlines(), shown.splitlines()) is expected
+
+
+@pytest.mark.parametrize(
+    ("page", "begin", "picture"),
+    [
+        ("docs/tutorial.md", "sale_saga = ", "docs/tutorial/sale.svg"),
+        ("docs/examples/trip.md", "trip_saga = ", "docs/examples/trip.svg"),
+    ],
+)
+def test_a_picture_shows_the_definition_of_its_page(
+    page: str, begin: str, picture: str, tmp_path: Path
+) -> None:
+    names: dict[str, Any] = {"SagaDefinition": SagaDefinition, "Step": Step, "StepKind": StepKind}
+    block = next(found for found in blocks_of(page) if begin in found.code)
+    run_python(block, names)
+    fresh = tmp_path / "fresh.svg"
+    write_diagram(definition_graph(names[begin.removesuffix(" = ")]), fresh)
+    texts = re.compile(r"<text[^>]*>([^<]*)")
+    assert texts.findall(fresh.read_text()) == texts.findall((ROOT / picture).read_text())
 
 
 def test_an_excerpt_is_found_only_where_it_stands() -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from blocks import ROOT
+from browser import OPTIONS, NoBrowserError, chromium
+from playwright.sync_api import sync_playwright
 
 import raysaga
 
@@ -28,6 +37,31 @@ def build(into: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and logs nothing."""
+
+    def log_message(self, *args: object) -> None:
+        """See the base class."""
+
+
+@contextmanager
+def served(site: Path) -> Iterator[str]:
+    serving = functools.partial(Silent, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def path_of_chromium() -> str:
+    try:
+        return chromium()
+    except NoBrowserError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +100,22 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
         assert 'class="mermaid"' not in text, page
     for sheet in site.rglob("*.css"):
         assert not IMPORTED.search(sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_a_browser_that_reads_and_searches_asks_nobody_else(site: Path) -> None:
+    """What the theme's script could load by itself, such as fonts or Mermaid, is not asked for."""
+    with served(site) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path_of_chromium(), args=OPTIONS)
+        page = browser.new_page()
+        asked: set[str] = set()
+        page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+        for name in ("", "tutorial/", "diagrams/", "reference/client/"):
+            page.goto(f"{address}/{name}", wait_until="networkidle")
+        page.keyboard.press("/")
+        page.keyboard.type("tombstone")
+        page.get_by_role("link", name="Tombstones").first.wait_for()
+        assert asked == {urlsplit(address).netloc}
+        browser.close()
 
 
 def test_what_would_be_loaded_is_found() -> None:
