@@ -88,9 +88,8 @@ def serve(
     file = data / TOKENS_NAME
     tokens = load_tokens(file) if is_open or auth else None
     if tokens == []:
-        sentence = "there is no token yet, and everybody could do everything; make one: raysaga "
-        raise ValidationError(f"{sentence}token NAME --right read --right operate", "--host")
-    known = (order_saga, *(_definition(name) for name in definition or ()))
+        raise no_token("--host")
+    known = (order_saga, *map(definition_at, definition or ()))
     settings = services_of(services, stock, data)
     names = None if is_open else {*LOOPBACK_NAMES, *(allow_host or ())}
     listener = _listen(host, port)
@@ -186,7 +185,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _definition(name: str) -> SagaDefinition:
+def no_token(option: str) -> ValidationError:
+    """Return the error of who would serve everybody; `option` is what asks for tokens."""
+    sentence = "there is no token yet, and everybody could do everything; make one: raysaga "
+    return ValidationError(f"{sentence}token NAME --right read --right operate", option)
+
+
+def definition_at(name: str) -> SagaDefinition:
     """Return the definition that `MODULE:NAME` leads to.
 
     Raises:

@@ -39,6 +39,19 @@ OVERRIDING = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
 """With these a client could tell Ray Serve how long to work for it; they are taken off."""
 
 
+class WithoutOverrides:
+    """An ASGI application around another one, which never sees `OVERRIDING`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in OVERRIDING]
+        await self._app(scope, receive, send)
+
+
 class Edge:
     """An ASGI application around another one."""
 
@@ -49,7 +62,7 @@ class Edge:
             app: What is behind it.
             names: The host names it answers to; None for all, where tokens guard it.
         """
-        self._app = app
+        self._app = WithoutOverrides(app)
         self._names = None if names is None else frozenset(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +83,6 @@ class Edge:
         if refusal is not None:
             await problem_of(scope["path"], refusal)(scope, receive, send_guarded)
             return
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in OVERRIDING]
         await self._app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> SagaError | None:

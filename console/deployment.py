@@ -1,0 +1,97 @@
+"""The HTTP interface and the page as a Ray Serve deployment.
+
+```sh
+serve run raysaga.console.deployment:app data=raysaga-data
+```
+
+Guarantees: as `raysaga serve`; accepting is shielded from clients that go away, which
+Ray Serve turns into a cancellation. Every request needs a token: who is in front of Ray's
+proxy cannot be known here.
+Refuses: to start without a token. It runs on the node that has the data folder.
+Costs: Ray Serve's proxy before each request. Rates are counted in each replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from raysaga.actors.archive import Archive
+from raysaga.actors.log import configure_log
+from raysaga.actors.shells.serving import deployment_of
+from raysaga.api.client import connect
+from raysaga.api.defaults import DATA_FOLDER
+from raysaga.api.http.access import TOKENS_NAME, load_tokens
+from raysaga.api.http.app import serving
+from raysaga.api.http.edge import WithoutOverrides
+from raysaga.api.http.lifespan import Opened
+from raysaga.console.command import definition_at, no_token
+from raysaga.console.pages import console_router
+from raysaga.statemachines.order import order_saga
+
+
+class DeploymentOptions(BaseModel):
+    """What can be said after the name of the deployment, as `name=value`.
+
+    Attributes:
+        data: The data folder.
+        definitions: Further definitions that can be submitted, as `MODULE:NAME`, with commas.
+        replicas: Processes that serve.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = str(DATA_FOLDER)
+    definitions: str = ""
+    replicas: int = Field(1, ge=1)
+
+
+def app(given: Mapping[str, str]) -> Any:
+    """Return the deployment; `given` are the fields of `DeploymentOptions`, as text.
+
+    Raises:
+        ValidationError: If there is no token yet, or a definition is none.
+    """
+    options = DeploymentOptions.model_validate(given)
+    data = Path(options.data).resolve()
+    names = [name for name in options.definitions.split(",") if name]
+    if not load_tokens(data / TOKENS_NAME):
+        raise no_token("data")
+    for name in names:
+        definition_at(name)
+
+    def build() -> ASGIApp:
+        return Opened(lambda: _open(data, names))
+
+    return deployment_of(build, name="raysaga", replicas=options.replicas)
+
+
+@asynccontextmanager
+async def _open(data: Path, names: Sequence[str]) -> AsyncIterator[ASGIApp]:
+    async with connect(data) as sagas:
+        with Archive.open(data) as archive:
+            folder = archive.folder
+            configure_log(folder.log_path / "http.jsonl", "info", journal_uuid=folder.uuid)
+            async with serving(
+                sagas,
+                archive,
+                tokens=load_tokens(data / TOKENS_NAME),
+                names=None,
+                definitions=(order_saga, *map(definition_at, names)),
+                routers=[console_router()],
+            ) as application:
+                yield application
+
+
+def proxy_middlewares() -> list[Middleware]:
+    """Return what takes headers off that would override Ray's proxy itself.
+
+    Ray's proxies call it if `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it.
+    """
+    return [Middleware(WithoutOverrides)]
