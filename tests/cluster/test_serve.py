@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 pytestmark = pytest.mark.cluster
 
 PROGRAM = str(Path(sys.executable).with_name("raysaga"))
+
+
+class Collector:
+    """What takes spans by OTLP, and keeps them.
+
+    Attributes:
+        spans: As they came.
+    """
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self._came = threading.Condition()
+        collector = self
+
+        class Taking(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = ExportTraceServiceRequest()
+                sent.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
+                with collector._came:
+                    for of_resource in sent.resource_spans:
+                        for of_scope in of_resource.scope_spans:
+                            collector.spans.extend(of_scope.spans)
+                    collector._came.notify_all()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Taking)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Collector:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait_for(self, name: str, count: int) -> None:
+        """Return once there are so many spans of this name."""
+        with self._came:
+            assert self._came.wait_for(lambda: len(self.named(name)) >= count, 60)
+
+    def named(self, name: str) -> list[Span]:
+        """Return the spans of this name."""
+        return [span for span in self.spans if span.name == name]
 
 
 @contextmanager
@@ -80,6 +133,50 @@ def test_what_was_answered_is_there_after_all_of_it_was_killed(tmp_path: Path) -
         assert client.get("/").text.startswith("<!doctype html>")
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
+
+
+def test_traces_of_sagas_go_on_through_a_kill_and_meet_those_of_requests(tmp_path: Path) -> None:
+    """Goal: one trace for each saga, with a link where the kill was, and one to each request.
+
+    Method: kill everything while sagas are under way; a second server, which traces, sees
+    them to their ends, and a collector of the test's own takes what it sends by OTLP.
+    """
+    data, slow = tmp_path / "data", tmp_path / "slow.json"
+    waits = {"latency": {"distribution": "constant", "constant_ms": 2_000}}
+    stock = {"inventory": {"stock": {"default": 100}}}
+    slow.write_text(json.dumps({"shipping": {"behaviour": waits}, **stock}))
+    with serving(data, "--services", str(slow)) as (_, client):
+        before = [client.post("/orders", json=an_order(f"p-{i}")) for i in range(5)]
+        paths = [answer.headers["location"] for answer in before]
+        for path in paths:
+            with client.stream("GET", f"{path}/events") as told:
+                assert any("schedule_shipping" in line for line in told.iter_lines())
+    with Collector() as collector, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with serving(data, "--traces") as (server, client):
+            headers = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+            client.post("/orders?wait=30s", json=an_order("o-1"), headers=headers)
+            ids = {client.get(path, params={"wait": "30s"}).json()["trace_id"] for path in paths}
+            own_id = client.get("/sagas/order:o-1").json()["trace_id"]
+            collector.wait_for("order", len(paths) + 1)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+    whole = {span.trace_id.hex(): span for span in collector.named("order")}
+    assert whole.keys() == {*ids, own_id}
+    for trace_id in ids:
+        mine = [span for span in collector.spans if span.trace_id.hex() == trace_id]
+        parents = {span.parent_span_id for span in mine} - {b""}
+        assert parents == {whole[trace_id].span_id}
+        shipping = [span for span in mine if span.name == "schedule_shipping schedule"]
+        # The attempt that the kill cut off, and the one after it, which is linked to it.
+        cut_off, again = sorted(shipping, key=lambda span: span.start_time_unix_nano)
+        assert [link.span_id for link in again.links] == [cut_off.span_id]
+    (mark,) = collector.named("submit order")
+    assert (mark.trace_id.hex(), mark.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    assert mark.links[0].trace_id.hex() == own_id
+    (its,) = collector.named("submitted order")
+    assert its.trace_id.hex() == own_id
+    assert its.links[0].span_id == mark.span_id
 
 
 def test_another_address_is_not_served_without_a_token(tmp_path: Path) -> None:
