@@ -23,6 +23,7 @@ from typer.main import get_command
 
 import raysaga
 from raysaga.api import (
+    cli_compile,
     cli_diagram,
     cli_doctor,
     cli_egress,
@@ -120,6 +121,7 @@ for _module in (
     cli_keep,
     cli_doctor,
     cli_diagram,
+    cli_compile,
     cli_participant,
     cli_ingress,
     cli_egress,

@@ -7,7 +7,11 @@ reading a data folder does not wait for Ray.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from raysaga.compiled import use_compiled
+
 __version__ = "0.1.0"
+
+use_compiled()
 
 if TYPE_CHECKING:
     from raysaga.actors.errors import (

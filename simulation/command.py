@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysaga.api.cli_terminal import JsonOption, ProblemFoundError, Terminal
+from raysaga.compiled import is_compiled
 from raysaga.simulation.checker import Violation, check
 from raysaga.simulation.dossier import story_of
 from raysaga.simulation.history import Observation
@@ -29,6 +30,7 @@ from raysaga.simulation.recipe import Recipe, recipe_of
 from raysaga.simulation.shrink import shrink
 from raysaga.simulation.sometimes import SOMETIMES
 from raysaga.simulation.swarm import Tally, run
+from raysaga.statemachines.errors import ValidationError
 
 TOLD_EVERY_S = 30.0
 """Pause between two lines where nobody watches a bar."""
@@ -182,6 +184,8 @@ def _tell(terminal: Terminal, seen: Observation, found: list[Violation]) -> None
 
 def _breed(terminal: Terminal) -> None:
     """Print the table of the documentation, made anew."""
+    if is_compiled():
+        raise ValidationError("compiled modules cannot be broken; set RAYSAGA_PURE=1", "--mutants")
     escaped = []
     terminal.show(Text("| Mutant | It | Caught by | At seed |\n|---|---|---|---|", overflow="fold"))
     for mutant in MUTANTS:

@@ -85,12 +85,12 @@ class StagedEffects:
 
     def rollback(self) -> None:
         """Forget what was staged since `begin`."""
-        for staged, raw, before in reversed(self._before):
+        while self._before:
+            staged, raw, before = self._before.pop()
             if before is ...:
                 del staged[raw]
             else:
                 staged[raw] = before
-        self._before.clear()
 
     def flush(self) -> None:
         """Write what is staged to the transaction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,15 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from raysaga.api.compiling import CannotCompileError, compile_modules
+from raysaga.compiled import COMPILED_FOLDER, MANIFEST, source_hash
 from raysaga.simulation.checker import check
 from raysaga.simulation.play import play
 from raysaga.simulation.recipe import DEEDS, RATES, Recipe, recipe_of
 from raysaga.simulation.swarm import Tally, run
 
-SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "10000"))
-"""As many as take two cores about three minutes."""
+SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "5000"))
+"""For each form of the modules; as many as take two cores about a minute and a half."""
 
 KEPT = Path(__file__).parent / "kept"
+
+PRINT_WHETHER_COMPILED = """
+from raysaga.compiled import is_compiled
+from raysaga.actors.host import SagaHost
+from raysaga.statemachines.decide import decide
+print(is_compiled(), SagaHost.give, decide)
+"""
 
 PRINT_HISTORIES = """
 import hashlib
@@ -28,11 +38,11 @@ for seed in (3, 11, 42, 346, 1757):
 """
 
 
-def histories(hash_seed: str) -> str:
+def histories(hash_seed: str, program: str = PRINT_HISTORIES, **surroundings: str) -> str:
     """Return hashes of some histories, played in a fresh interpreter."""
     done = subprocess.run(
-        [sys.executable, "-c", PRINT_HISTORIES],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, **surroundings},
         capture_output=True,
         text=True,
         check=True,
@@ -75,11 +85,40 @@ def test_a_history_that_once_broke_a_promise_keeps_them_all(path: Path) -> None:
     assert check(play(Recipe.read(path))) == []
 
 
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Have the modules compiled, as they are now."""
+    manifest = COMPILED_FOLDER / MANIFEST
+    if manifest.exists() and json.loads(manifest.read_text())["source_hash"] == source_hash():
+        return
+    try:
+        compile_modules()
+    except CannotCompileError as error:
+        if "no C compiler" in str(error):
+            pytest.skip(f"compiled modules are not tested here: {error}")
+        raise
+
+
 @pytest.mark.timeout(900)
-def test_thousands_of_seeds_break_no_promise_and_reach_every_trouble() -> None:
+def test_compiled_modules_play_the_same_histories_byte_for_byte(compiled: None) -> None:
+    whether = histories("1", PRINT_WHETHER_COMPILED, RAYSAGA_PURE="")
+    assert whether.startswith("True <method 'give'"), whether
+    assert "<built-in function decide>" in whether
+    assert histories("1", RAYSAGA_PURE="") == histories("1")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("form", [pytest.param("", id="compiled"), pytest.param("1", id="pure")])
+def test_thousands_of_seeds_break_no_promise_and_reach_every_trouble(
+    form: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that never got into trouble would prove nothing, and does not pass."""
+    if not form:
+        request.getfixturevalue("compiled")
+    # Each worker is a process of its own, and takes the form that the environment says.
+    monkeypatch.setenv("RAYSAGA_PURE", form)
     total = Tally()
-    for total in run(0, seeds=SEEDS):  # noqa: B007 - the last one is the sum
+    for total in run(0 if form else SEEDS, seeds=SEEDS):  # noqa: B007 - the last one is the sum
         pass
     assert not total.failures, "\n".join(
         f"seed {seed}: {violation}" for seed, found in total.failures for violation in found
