@@ -310,7 +310,7 @@ class _Stage:
         defined = caller.send("define", definition.to_data())
         await self._until(lambda: defined.is_answered)
         saga_id = saga_id_of(definition.name, key)
-        fingerprint = json.dumps([definition.content_hash, request], sort_keys=True)
+        fingerprint = json.dumps([definition.name, request], sort_keys=True)
         body = [saga_id, defined.ok, key, fingerprint, request, None, False, True]
         submitted = caller.send("submit", body)
         await self._until(lambda: submitted.ended is not None or submitted.error is not None)

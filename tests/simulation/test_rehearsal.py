@@ -88,6 +88,16 @@ def test_the_same_key_is_the_same_saga_and_another_request_is_refused(stage: Reh
         stage.play(TWO, {"first": "tea", "second": "tea"}, key="a")
 
 
+def test_an_old_request_finds_its_old_saga_under_a_newer_definition_of_the_name(
+    stage: Rehearsal,
+) -> None:
+    first = stage.play(TWO, TEA_AND_CUP, key="a")
+    newer = fetch("second", "first")
+    assert stage.play(newer, TEA_AND_CUP, key="a") == first
+    assert stage.play(newer, TEA_AND_CUP, key="b").is_completed
+    assert stage.calls == ["first", "second", "second", "first"]
+
+
 def test_a_refusal_undoes_in_reverse_what_came_before(stage: Rehearsal) -> None:
     for key in "ab":
         stage.play(TWO, TEA_AND_CUP, key=key)
