@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ray
 
 
@@ -12,3 +14,8 @@ def kill_actor(name: str, namespace: str, *, no_restart: bool) -> None:
         ValueError: If there is no such actor.
     """
     ray.kill(ray.get_actor(name, namespace=namespace), no_restart=no_restart)
+
+
+def log_folder() -> Path:
+    """Return where the Ray that this process is connected to keeps its logs."""
+    return Path(ray._private.worker.global_worker.node.get_logs_dir_path())

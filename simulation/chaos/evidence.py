@@ -33,6 +33,7 @@ from raysaga.simulation.history import (
     Observation,
     Replied,
     Sent,
+    Told,
     Trouble,
 )
 from raysaga.statemachines.ids import SagaId
@@ -77,6 +78,7 @@ def gather(
     late: list[str],
     unserved: list[str],
     left_over: list[str],
+    ray_logs: Sequence[Path],
     poison: frozenset[str],
 ) -> Evidence:
     """Return what a run has left in `workplace`, whose engine has ended.
@@ -110,7 +112,7 @@ def gather(
     for blow in blows:
         if blow.bit_at_ms:
             seen.struck[blow.fault] = seen.struck.get(blow.fault, 0) + 1
-    log_lines = _search_logs(workplace, seen)
+    log_lines = _search_logs(workplace, ray_logs, seen)
     records = sum(p["checked"] for p in verified["parts"])
     return Evidence(seen, report, records, log_lines)
 
@@ -220,16 +222,19 @@ def _log_lines(paths: Iterator[Path]) -> Iterator[dict[str, Any]]:
             yield line
 
 
-def _search_logs(workplace: Path, seen: Observation) -> int:
-    """Look through every log for what may not be told (I14), and for bugs."""
+def _search_logs(workplace: Path, ray_logs: Sequence[Path], seen: Observation) -> int:
+    """Look through every log, and what callers were told, for secrets (I14) and for bugs."""
     count = 0
-    paths = [*(workplace / "data" / "log").glob("*"), *(workplace / "log").glob("*")]
-    for path in sorted(paths):
+    for told in (line for line in seen.lines if isinstance(line, Told)):
+        if CANARY in told.facts.get("text", ""):
+            seen.secrets.append(f"an answer to {told.operation} of {told.saga_id} tells a token")
+    folders = [workplace / "data" / "log", workplace / "log", *ray_logs]
+    for path in sorted(p for folder in folders for p in folder.glob("*") if p.is_file()):
         with path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 count += 1
                 if CANARY.encode() in line:
-                    seen.secrets.append(f"{path.name} line {count}: a token is told")
+                    seen.secrets.append(f"{path.name} line {number} tells a token")
                 if any(event.encode() in line for event in _DEFECTS):
                     seen.defects.append(f"{path.name}: {line.decode(errors='replace')[:300]}")
     return count

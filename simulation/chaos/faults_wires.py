@@ -205,8 +205,10 @@ class _OtherRay(Fault):
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Run so for a while; bitten when calls came again."""
-        launch = Launch(environment=self.environment, settings={"wire": "ray"})
-        async with stage.relaunched(launch):
+        before = stage.launch
+        await stage.stop()
+        try:
+            await stage.start(Launch(environment=self.environment, settings={"wire": "ray"}))
             logs = [CallLog(stage.workplace, service) for service in SERVICES]
             blow.inflicted(next(iter(self.environment)))
             await asyncio.sleep(10.0)
@@ -214,6 +216,10 @@ class _OtherRay(Fault):
             repeated = sum(log.repeated() for log in logs)
             again = sum(log.from_the_ledger() for log in logs)
             blow.bit(f"{repeated} calls came again, {again} were answered from a ledger")
+        finally:
+            # Such a Ray takes a minute to stop in good order.
+            await stage.kill()
+            await stage.start(before)
         blow.healed()
 
 

@@ -21,6 +21,9 @@ _HEADER = struct.Struct("<IBQ")
 
 _BATCH = 0
 
+AGAIN_S = 1.0
+"""After so long a doubled frame comes again."""
+
 
 def frame(content: bytes, number: int = 1) -> bytes:
     """Return one frame with a batch."""
@@ -33,6 +36,7 @@ class Fate(Enum):
     PASS = "pass"  # noqa: S105 - not a password
     LOSE = "lose"
     DOUBLE = "double"
+    """It comes again a second later, when it may have been answered."""
     CUT = "cut"
     """Its connection ends before it is handed on."""
 
@@ -125,9 +129,16 @@ class Middle:
                 raise _CutError
             if fate is Fate.LOSE:
                 continue
-            target.write((header + content) * (2 if fate is Fate.DOUBLE else 1))
+            target.write(header + content)
+            if fate is Fate.DOUBLE:
+                asyncio.get_running_loop().call_later(AGAIN_S, _again, target, header + content)
             self.passed += 1
             await target.drain()
+
+
+def _again(target: asyncio.StreamWriter, sent: bytes) -> None:
+    if not target.is_closing():
+        target.write(sent)
 
 
 class _CutError(Exception):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysaga.actors.settings import EngineSettings
-from raysaga.actors.shells.breaking import kill_actor
+from raysaga.actors.shells.breaking import kill_actor, log_folder
 from raysaga.api.client import Connection, connect
 from raysaga.simulation.chaos.orders import SERVICES
 from raysaga.simulation.chaos.talk import Talk
@@ -35,7 +35,7 @@ async def keep() -> None:
     told = await talk.begin()
     async with connection(told) as sagas:
         plan = sagas.gateway.engine.plan
-        talk.say(ready=True, engine=plan.engine)
+        talk.say(ready=True, engine=plan.engine, logs=str(log_folder()))
 
         async def answer(verb: str, facts: Mapping[str, Any]) -> Any:
             assert verb == "kill_actor", verb

@@ -117,9 +117,9 @@ class Run:
         nemesis = Nemesis(stage, self.faults, self.seed, self._tell)
         self.blows = nemesis.blows
         self.began_at_ms = now_ms()
-        end = time.monotonic() + self.for_s
         try:
             await stage.start()
+            end = time.monotonic() + self.for_s
             self.gauge = gauge = Gauge(stage)
             watching = asyncio.create_task(gauge.watch())
             await asyncio.sleep(WARM_UP_S)
@@ -168,6 +168,7 @@ class Run:
             late=left["late"],
             unserved=[*left["unserved"], *unserved],
             left_over=left["left_over"],
+            ray_logs=[] if self.stage is None else self.stage.ray_logs,
             poison=frozenset(
                 blow.target for blow in self.blows if blow.fault == "poison-order" and blow.target
             ),

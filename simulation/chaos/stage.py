@@ -81,6 +81,7 @@ class Stage:
         keeper: The process that holds the engine open; None while there is none.
         callers: The process that submits orders; None while there is none.
         log: Told what the stage itself does, for the timeline.
+        ray_logs: Where every Ray of the run has kept its logs.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Stage:
         self.keeper: Child | None = None
         self.callers: Child | None = None
         self.log = log
+        self.ray_logs: list[Path] = []
         self._starts = 0
         self._reaping: asyncio.Task[None] | None = None
         for name in ("calls", "callers", "trouble", "log"):
@@ -176,6 +178,7 @@ class Stage:
         self._starts += 1
         self.keeper = await self._child("keeper", launch)
         await self.keeper.hears("ready", START_S)
+        self.ray_logs.append(Path(self.keeper.heard["logs"]))
         self.callers = await self._child("callers", launch)
         await self.callers.hears("ready", START_S)
 

@@ -15,7 +15,7 @@ FUNCTION_LINES_MAX = 60
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}
 """Names under which anything can be put, so that nothing is found."""
 
-TESTS_WITHOUT_A_FOLDER = {"architecture", "golden", "simulation", "cluster", "examples"}
+TESTS_WITHOUT_A_FOLDER = {"architecture", "golden", "simulation", "chaos", "cluster", "examples"}
 """Folders of tests that are about the whole, not about one folder of the source."""
 
 

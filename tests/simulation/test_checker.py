@@ -55,6 +55,19 @@ GOOD: dict[str, Callable[[], Observation]] = {
     "a late undo after the row was forgotten": lambda: (
         refused_at_b().undone("a").grant(2).effect("tombstone", "b", 2).effect("tombstone", "b", 1)
     ).ends("compensated", "NO"),
+    "a takeover of which some grants were not seen": lambda: with_(
+        Tale()
+        .accepted()
+        .grant(4)
+        .commit(0, "running", 3)
+        .commit(1, "completed", 4)
+        .done("a", "b", "c")
+        .ends("completed"),
+        is_read_later=True,
+    ),
+    "participants that tell no amounts": lambda: with_(
+        Tale().accepted().done("a", "b", "c").ends("completed"), stock={}
+    ),
     "a cancel that was granted": lambda: (
         (Tale().accepted().done("a").ask("cancel").tell("cancel", "ok", answer="accepted"))
         .undone("a")
@@ -154,6 +167,27 @@ BAD: dict[str, tuple[str, Callable[[], Observation]]] = {
         "I6",
         lambda: Tale().accepted().grant(1).ends("parked_running", "X"),
     ),
+    "an epoch that is granted twice, read from the logs": (
+        "I6",
+        lambda: with_(Tale().accepted().grant(1).ends("parked_running", "X"), is_read_later=True),
+    ),
+    "a record of an earlier owner, read from the disk": (
+        "I6",
+        lambda: with_(
+            Tale()
+            .accepted()
+            .grant(2)
+            .commit(0, "running", 2)
+            .commit(1, "running", 1)
+            .ends("parked_running", "X"),
+            is_read_later=True,
+        ),
+    ),
+    "books that do not balance": (
+        "I2",
+        lambda: with_(GOOD["completed"](), books=["money_balanced: USD is 5 off"]),
+    ),
+    "a token in a log": ("I14", lambda: with_(GOOD["completed"](), secrets=["line 3 of a log"])),
     "a record is missing": (
         "I7",
         lambda: (
