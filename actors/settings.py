@@ -128,6 +128,9 @@ class EngineSettings(BaseModel):
     log_files_max: int = Field(5, ge=2)
     """Files that are kept of each log, the newest included."""
 
+    ray_metrics_ms: int = Field(0, ge=0)
+    """Pause between two tellings of all counts to Ray's own metrics; 0 tells it nothing."""
+
     @property
     def rows_kept_ms(self) -> int:
         """How long a ledger keeps the row of an ended saga, at least.

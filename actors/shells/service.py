@@ -13,6 +13,7 @@ import structlog
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
 from raysaga.actors.local_wire import LocalDoor
+from raysaga.actors.metric_rows import participant_metrics
 from raysaga.actors.participant import Participant
 from raysaga.actors.participant_server import (
     ParticipantLimits,
@@ -23,6 +24,7 @@ from raysaga.actors.shells.housing import begin_process
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import exit_fatally
+from raysaga.actors.shells.ray_metrics import RayMetrics
 from raysaga.actors.shells.wires import open_door, participant_actor, this_node
 from raysaga.statemachines.calls import StepCall
 from raysaga.storage.errors import StorageFullError
@@ -68,6 +70,11 @@ class ServiceShell:
         self._door = await open_door(
             participant_actor(plan.engine, self._name), plan.settings, self._landing.exchange
         )
+        self._metrics = RayMetrics(
+            lambda: participant_metrics({self._name: self._server.stats()}),
+            plan.settings.ray_metrics_ms,
+        )
+        self._metrics.start()
         self._forgetting = asyncio.get_running_loop().create_task(self._forget_for_ever())
 
     async def _forget_for_ever(self) -> None:
@@ -115,4 +122,5 @@ class ServiceShell:
         if self._door is not None:
             self._door.close()
         self._forgetting.cancel()
+        self._metrics.stop()
         await self._server.stop()

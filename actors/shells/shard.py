@@ -9,6 +9,7 @@ from typing import Any
 
 from raysaga.actors.desk import Desk
 from raysaga.actors.local_wire import LocalDoor
+from raysaga.actors.metric_rows import shard_metrics
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler
 from raysaga.actors.shard_stats import shard_stats
@@ -17,6 +18,7 @@ from raysaga.actors.shells.launcher import RayLauncher
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import CommitThread
+from raysaga.actors.shells.ray_metrics import RayMetrics
 from raysaga.actors.shells.wires import open_door, shard_actor, this_node
 
 
@@ -53,6 +55,10 @@ class ShardShell:
         await self._host.start()
         await self._reconciler.start()
         self._desk = desk
+        self._metrics = RayMetrics(
+            lambda: shard_metrics([self.stats()]), plan.settings.ray_metrics_ms
+        )
+        self._metrics.start()
         self._door = await open_door(
             shard_actor(plan.engine, self._shard), plan.settings, desk.landing.exchange
         )
@@ -84,6 +90,7 @@ class ShardShell:
         await asyncio.shield(self._ready)
         if self._door is not None:
             self._door.close()
+        self._metrics.stop()
         await self._reconciler.stop()
         await self._host.stop()
         self._run_blocking.close()
