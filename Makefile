@@ -71,5 +71,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing into .venv; the first time, this takes a minute or two.'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  --no-build-isolation --editable '.[orders,test,diagrams,http,brokers,tracing,docs]'
+	  --no-build-isolation --editable '.[orders,test,diagrams,http,brokers,tracing,bench,docs]'
 	@touch $@

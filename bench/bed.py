@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ async def open_bed(
     shards: int = 1,
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Bed]:
-    """Start an engine on a new folder; stop it at the end."""
+    """Start an engine on a new folder; stop it at the end; print no data inside.
+
+    What Ray prints in this process goes to standard error: programs read the other.
+    """
     connection = connect(
         folder,
         shards=shards,
@@ -96,8 +100,9 @@ async def open_bed(
         services=services,
         participants=participants,
     )
-    async with connection as sagas:
-        pids = await sagas.gateway.engine.pids()
-        names = {pid: actor.split("/", 1)[1] for actor, pid in pids.items()}
-        names = {pid: name.removeprefix("participant/") for pid, name in names.items()}
-        yield Bed(sagas=sagas, folder=folder, meter=Meter(names))
+    with redirect_stdout(sys.stderr):
+        async with connection as sagas:
+            pids = await sagas.gateway.engine.pids()
+            names = {pid: actor.split("/", 1)[1] for actor, pid in pids.items()}
+            names = {pid: name.removeprefix("participant/") for pid, name in names.items()}
+            yield Bed(sagas=sagas, folder=folder, meter=Meter(names))

@@ -43,7 +43,9 @@ def svg(title: str, draw: Callable[[Figure], None], size: tuple[float, float] = 
         draw(figure)
         figure.suptitle(title, fontsize=10)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(
+            text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     # From the element on, so that it can stand in a page as well.
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]

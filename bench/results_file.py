@@ -26,10 +26,17 @@ IDENTITY = (
     "waiting",
     "kill",
     "engine",
+    "compiled",
 )
 """Facts that tell what was measured; lines that agree in them can be compared."""
 
-_USUAL = {"durability": "pipelined", "hosting": "shared", "shards": 1, "loop": "closed"}
+_USUAL = {
+    "durability": "pipelined",
+    "hosting": "shared",
+    "shards": 1,
+    "loop": "closed",
+    "compiled": False,
+}
 """What need not be said."""
 
 Line = Mapping[str, Any]
@@ -53,7 +60,7 @@ def read_lines(paths: Iterable[Path]) -> list[Line]:
                 raise ValidationError(f"{path}:{number} is no JSON", "results") from error
             if not isinstance(line, dict) or "at" not in line:
                 raise ValidationError(f"{path}:{number} is no line of results", "results")
-            found.append({"workload": "happy", "loop": "closed", **line})
+            found.append({"workload": "happy", "loop": "closed", "compiled": False, **line})
     return sorted(found, key=lambda line: str(line["at"]))
 
 
@@ -90,4 +97,5 @@ def values(line: Line, figure: str) -> list[float]:
     each = line.get(f"{figure}_each")
     if each:
         return [float(value) for value in each]
-    return [float(line[figure])] if isinstance(line.get(figure), int | float) else []
+    ends = (f"{figure}_min", figure, f"{figure}_max")
+    return [float(line[name]) for name in ends if isinstance(line.get(name), int | float)]

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from raysaga.compiled import is_compiled
+
 
 def surroundings() -> dict[str, Any]:
     """Return the commit, the machine and the command, for a line of results."""
@@ -18,6 +20,7 @@ def surroundings() -> dict[str, Any]:
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "*.py")),
+        "compiled": is_compiled(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "python": platform.python_version(),

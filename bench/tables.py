@@ -93,6 +93,6 @@ def change_table(changes: Sequence[Change]) -> Table:
     for change in changes:
         grown = (change.after - change.before) / change.before if change.before else 0.0
         verdict = Text(change.verdict, style=colours.get(change.verdict, "dim"))
-        row = (f"{change.before:,}", f"{change.after:,}", f"{grown:+.1%}")
+        row = (f"{change.before:,.5g}", f"{change.after:,.5g}", f"{grown:+.1%}")
         table.add_row(change.what, change.figure, *row, verdict)
     return table

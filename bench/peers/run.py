@@ -150,7 +150,7 @@ def run_peers(
                         run = (
                             _own(Path(folder), level, seconds, refused_percent, settings)
                             if name == OWN
-                            else _peer(
+                            else run_peer(
                                 name, homes[name], Path(folder), level, seconds, refused_percent
                             )
                         )
@@ -185,9 +185,15 @@ def _own(
     return uvloop.run(run_cells(folder / "data", cells, repetitions=1, settings=settings))[0]
 
 
-def _peer(
+def run_peer(
     name: str, home: Path, folder: Path, level: int, seconds: float, refused_percent: int
 ) -> dict[str, Any]:
+    """Return one run of a peer on a fresh store.
+
+    Raises:
+        PeerMissingError: If its server cannot be had.
+        PeerFailedError: If it came to nothing, or its counts do not fit its answers.
+    """
     kind = PEERS[name]
     store = folder / "store"
     store.mkdir()
