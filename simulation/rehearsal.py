@@ -122,14 +122,14 @@ class Rehearsal:
                 )
         loop = VirtualLoop()
         loop.instant = self._instant_s
-        stage = _Stage(self, loop)
+        play = _Play(self, loop)
         try:
-            data = loop.run(stage.play(definition, key, dict(request)))
+            data = loop.run(play.play(definition, key, dict(request)))
         finally:
-            stage.close()
+            play.close()
             self._instant_s = loop.instant
-        if stage.defects:
-            raise stage.defects[0]
+        if play.defects:
+            raise play.defects[0]
         return Outcome.from_data(data)
 
     def table(self, participant: str, table: str) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class _Engine:
         self.life.end()
 
 
-class _Stage:
+class _Play:
     """What lives for one play.
 
     Attributes:

@@ -75,79 +75,79 @@ TEA_AND_CUP = {"first": "tea", "second": "cup"}
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Rehearsal:
+def rehearsal(tmp_path: Path) -> Rehearsal:
     return Rehearsal(tmp_path, Shelf())
 
 
-def test_the_same_key_is_the_same_saga_and_another_request_is_refused(stage: Rehearsal) -> None:
-    first = stage.play(TWO, TEA_AND_CUP, key="a")
-    assert stage.play(TWO, TEA_AND_CUP, key="a") == first
-    assert stage.calls == ["first", "second"]
-    assert stage.table("shelf", "taken") == {"cup": 1, "tea": 1}
+def test_the_same_key_is_the_same_saga_and_another_request_is_refused(rehearsal: Rehearsal) -> None:
+    first = rehearsal.play(TWO, TEA_AND_CUP, key="a")
+    assert rehearsal.play(TWO, TEA_AND_CUP, key="a") == first
+    assert rehearsal.calls == ["first", "second"]
+    assert rehearsal.table("shelf", "taken") == {"cup": 1, "tea": 1}
     with pytest.raises(IdempotencyConflictError):
-        stage.play(TWO, {"first": "tea", "second": "tea"}, key="a")
+        rehearsal.play(TWO, {"first": "tea", "second": "tea"}, key="a")
 
 
 def test_an_old_request_finds_its_old_saga_under_a_newer_definition_of_the_name(
-    stage: Rehearsal,
+    rehearsal: Rehearsal,
 ) -> None:
-    first = stage.play(TWO, TEA_AND_CUP, key="a")
+    first = rehearsal.play(TWO, TEA_AND_CUP, key="a")
     newer = fetch("second", "first")
-    assert stage.play(newer, TEA_AND_CUP, key="a") == first
-    assert stage.play(newer, TEA_AND_CUP, key="b").is_completed
-    assert stage.calls == ["first", "second", "second", "first"]
+    assert rehearsal.play(newer, TEA_AND_CUP, key="a") == first
+    assert rehearsal.play(newer, TEA_AND_CUP, key="b").is_completed
+    assert rehearsal.calls == ["first", "second", "second", "first"]
 
 
-def test_a_refusal_undoes_in_reverse_what_came_before(stage: Rehearsal) -> None:
+def test_a_refusal_undoes_in_reverse_what_came_before(rehearsal: Rehearsal) -> None:
     for key in "ab":
-        stage.play(TWO, TEA_AND_CUP, key=key)
-    stage.calls.clear()
-    outcome = stage.play(TWO, {"first": "milk", "second": "cup"}, key="c")
+        rehearsal.play(TWO, TEA_AND_CUP, key=key)
+    rehearsal.calls.clear()
+    outcome = rehearsal.play(TWO, {"first": "milk", "second": "cup"}, key="c")
     assert (outcome.status, outcome.code, outcome.step) == ("compensated", "NONE_LEFT", "second")
-    assert stage.calls == ["first", "second", "undo second", "undo first"]
-    assert stage.table("shelf", "taken") == {"cup": 2, "milk": 0, "tea": 2}
+    assert rehearsal.calls == ["first", "second", "undo second", "undo first"]
+    assert rehearsal.table("shelf", "taken") == {"cup": 2, "milk": 0, "tea": 2}
 
 
-def test_what_nobody_ever_answers_is_undone_without_anybody_waiting(stage: Rehearsal) -> None:
-    stage.lose_answers("second", times=2)
-    outcome = stage.play(TWO, TEA_AND_CUP)
+def test_what_nobody_ever_answers_is_undone_without_anybody_waiting(rehearsal: Rehearsal) -> None:
+    rehearsal.lose_answers("second", times=2)
+    outcome = rehearsal.play(TWO, TEA_AND_CUP)
     assert (outcome.status, outcome.code) == ("compensated", "TIMEOUT")
-    assert stage.table("shelf", "taken") == {"cup": 0, "tea": 0}
+    assert rehearsal.table("shelf", "taken") == {"cup": 0, "tea": 0}
 
 
-def test_an_undo_that_is_never_heard_of_parks_the_saga(stage: Rehearsal) -> None:
-    stage.lose_answers("second", times=2)
-    stage.lose_answers("undo first", times=2)
-    outcome = stage.play(TWO, TEA_AND_CUP)
+def test_an_undo_that_is_never_heard_of_parks_the_saga(rehearsal: Rehearsal) -> None:
+    rehearsal.lose_answers("second", times=2)
+    rehearsal.lose_answers("undo first", times=2)
+    outcome = rehearsal.play(TWO, TEA_AND_CUP)
     assert (outcome.status, outcome.code) == ("parked", "COMPENSATION_STUCK")
     assert outcome.remaining == ("first",)
 
 
 def test_the_engine_may_die_at_every_call_forward_and_back(tmp_path: Path) -> None:
     for number, call in enumerate(("first", "second", "undo second", "undo first")):
-        stage = Rehearsal(tmp_path / str(number), Shelf())
-        stage.lose_answers("second", times=4)
-        stage.kill_engine_at(call)
-        assert stage.play(TWO, TEA_AND_CUP).status == "compensated"
-        assert stage.table("shelf", "taken") == {"cup": 0, "tea": 0}
+        rehearsal = Rehearsal(tmp_path / str(number), Shelf())
+        rehearsal.lose_answers("second", times=4)
+        rehearsal.kill_engine_at(call)
+        assert rehearsal.play(TWO, TEA_AND_CUP).status == "compensated"
+        assert rehearsal.table("shelf", "taken") == {"cup": 0, "tea": 0}
 
 
-def test_a_bug_of_a_handler_is_raised_where_the_test_can_see_it(stage: Rehearsal) -> None:
+def test_a_bug_of_a_handler_is_raised_where_the_test_can_see_it(rehearsal: Rehearsal) -> None:
     with pytest.raises(LookupError, match="a bug of the shelf"):
-        stage.play(TWO, {"first": "tea", "second": "bug"})
+        rehearsal.play(TWO, {"first": "tea", "second": "bug"})
 
 
-def test_what_could_not_be_played_is_refused_by_name(stage: Rehearsal) -> None:
+def test_what_could_not_be_played_is_refused_by_name(rehearsal: Rehearsal) -> None:
     elsewhere = SagaDefinition(
         name="elsewhere",
         steps=(Step(name="a", participant="attic", action="take", compensation="put"),),
     )
     with pytest.raises(ValidationError, match="attic"):
-        stage.play(elsewhere, {})
+        rehearsal.play(elsewhere, {})
     with pytest.raises(ValidationError, match=r"input\.second"):
-        stage.play(TWO, {"first": "tea"})
+        rehearsal.play(TWO, {"first": "tea"})
     with pytest.raises(ValidationError, match="key"):
-        stage.play(TWO, TEA_AND_CUP, key="not a key")
+        rehearsal.play(TWO, TEA_AND_CUP, key="not a key")
 
 
 def test_a_rehearsal_does_not_need_ray() -> None:
