@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raysaga.simulation.chaos import faults_callers, faults_processes, faults_services, faults_wires
+from raysaga.simulation.chaos import (
+    faults_callers,
+    faults_disk,
+    faults_network,
+    faults_nodes,
+    faults_processes,
+    faults_services,
+    faults_wires,
+)
 from raysaga.simulation.chaos.fault import Fault
 from raysaga.statemachines.errors import ValidationError
 
@@ -13,6 +21,9 @@ FAULTS: tuple[Fault, ...] = (
     *faults_services.FAULTS,
     *faults_wires.FAULTS,
     *faults_callers.FAULTS,
+    *faults_disk.FAULTS,
+    *faults_nodes.FAULTS,
+    *faults_network.FAULTS,
 )
 
 

@@ -41,9 +41,9 @@ def lacks_mounts() -> str:
     if why := lacks_root() or lacks_program("mount"):
         return why
     with tempfile.TemporaryDirectory() as at:
-        flaw = _flaw(["mount", "-t", "tmpfs", "-o", "size=64k", "raysaga-try", at])
+        flaw = flaw_of(["mount", "-t", "tmpfs", "-o", "size=64k", "raysaga-try", at])
         if not flaw:
-            _flaw(["umount", at])
+            flaw_of(["umount", at])
     return f"nothing can be mounted: {flaw}" if flaw else ""
 
 
@@ -53,10 +53,12 @@ def lacks_namespaces() -> str:
     if why := lacks_root() or lacks_program("ip"):
         return why
     name = f"raysaga-try-{os.getpid()}"
-    flaw = _flaw(["ip", "netns", "add", name])
+    flaw = flaw_of(["ip", "netns", "add", name])
     if not flaw:
-        flaw = _flaw(["ip", "-n", name, "link", "add", "va", "type", "veth", "peer", "name", "vb"])
-        _flaw(["ip", "netns", "del", name])
+        flaw = flaw_of(
+            ["ip", "-n", name, "link", "add", "va", "type", "veth", "peer", "name", "vb"]
+        )
+        flaw_of(["ip", "netns", "del", name])
     return f"no network namespace can be made: {flaw}" if flaw else ""
 
 
@@ -72,11 +74,12 @@ def lacks_clock() -> str:
     return "" if clock_library() else "faketime is not installed"
 
 
-def _flaw(command: Sequence[str]) -> str:
+def flaw_of(command: Sequence[str]) -> str:
+    """Run a command that takes no time; return what went wrong, or nothing."""
     try:
         done = subprocess.run(  # noqa: S603 - commands of this module
             command, capture_output=True, text=True, check=False, timeout=TRY_S_MAX
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return done.stderr.strip() if done.returncode else ""
+    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else ""

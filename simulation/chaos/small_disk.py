@@ -2,20 +2,20 @@
 
 Guarantees: when the `with` is left, by an error as well, the folder is on its old disk again
 with everything in it, and the small disk is gone; the engine runs as before.
-Costs: two stops and two starts of the engine, and two copies of the folder.
+Costs: two stops and two starts of the engine, and two copies of the folder, while which the
+conductor does nothing else, so that no cancel can leave one half done.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from raysaga.simulation.chaos.fault import NeverHappenedError
+from raysaga.simulation.chaos.machine import flaw_of
 from raysaga.simulation.chaos.stage import Stage
 
 BLOCK_BYTES = 512
@@ -29,66 +29,60 @@ async def on_a_small_disk(stage: Stage, spare_bytes: int) -> AsyncIterator[None]
     Raises:
         NeverHappenedError: If the disk cannot be mounted, or the engine does not start.
     """
-    before = stage.launch
+    before, ran = stage.launch, stage.keeper is not None
     await stage.stop()
     try:
-        async with _moved(stage.folder, spare_bytes):
-            try:
-                await stage.start(before)
-                yield
-            finally:
-                await stage.stop()
-    finally:
-        await stage.start(before)
-
-
-@asynccontextmanager
-async def _moved(folder: Path, spare_bytes: int) -> AsyncIterator[None]:
-    kept = folder.with_name(f"{folder.name}.kept")
-    disk = folder.with_name(f"{folder.name}.disk")
-    size = await asyncio.to_thread(_bytes_in, folder) + spare_bytes
-    disk.mkdir()
-    await command("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "raysaga-chaos", str(disk))
-    try:
-        await asyncio.to_thread(shutil.copytree, folder, disk, dirs_exist_ok=True)
-        folder.rename(kept)
-        await command("mount", "--move", str(disk), str(_made(folder)))
+        _move_to_small_disk(stage.folder, spare_bytes)
         try:
+            await stage.start(before)
             yield
         finally:
-            await command("mount", "--move", str(folder), str(disk))
-            folder.rmdir()
-            await asyncio.to_thread(shutil.copytree, disk, folder)
-            await asyncio.to_thread(shutil.rmtree, kept)
+            await stage.stop()
+            _move_back(stage.folder)
     finally:
-        await command("umount", "--lazy", str(disk))
-        disk.rmdir()
+        if ran:
+            await stage.start(before)
 
 
-def _made(folder: Path) -> Path:
+def _kept(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.kept")
+
+
+def _move_to_small_disk(folder: Path, spare_bytes: int) -> None:
+    kept, size = _kept(folder), _bytes_in(folder) + spare_bytes
+    folder.rename(kept)
     folder.mkdir(mode=0o700)
-    return folder
+    options = f"size={size},mode=700"
+    flaw = flaw_of(["mount", "-t", "tmpfs", "-o", options, "raysaga-chaos", str(folder)])
+    if flaw:
+        folder.rmdir()
+        kept.rename(folder)
+        raise NeverHappenedError(f"a small disk is mounted: {flaw}", 0.0)
+    try:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+    except OSError as error:
+        flaw_of(["umount", "--lazy", str(folder)])
+        folder.rmdir()
+        kept.rename(folder)
+        raise NeverHappenedError(f"the folder is copied: {error}", 0.0) from error
+
+
+def _move_back(folder: Path) -> None:
+    back = folder.with_name(f"{folder.name}.back")
+    shutil.copytree(folder, back)
+    flaw = flaw_of(["umount", "--lazy", str(folder)])
+    if flaw:
+        raise NeverHappenedError(f"the small disk is unmounted: {flaw}", 0.0)
+    folder.rmdir()
+    back.rename(folder)
+    shutil.rmtree(_kept(folder))
 
 
 def _bytes_in(folder: Path) -> int:
-    found = folder.stat().st_blocks
-    for place, _, names in os.walk(folder):
-        found += sum((Path(place) / name).stat().st_blocks for name in names)
-    return found * BLOCK_BYTES
-
-
-async def command(*words: str) -> None:
-    """Run a command that takes no time.
-
-    Raises:
-        NeverHappenedError: If it fails.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *words, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
-    )
-    _, said = await process.communicate()
-    if process.returncode:
-        raise NeverHappenedError(f"{' '.join(words)}: {said.decode().strip()}", 0.0)
+    blocks = 0
+    for place, folders, names in os.walk(folder):
+        blocks += sum((Path(place) / name).stat().st_blocks + 8 for name in (*folders, *names))
+    return blocks * BLOCK_BYTES
 
 
 def fill_up(path: Path) -> None:

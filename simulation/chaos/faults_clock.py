@@ -1,0 +1,132 @@
+"""Faults of the clock: it jumps forward and back, by an hour and by a day, and nobody waits.
+
+It plays aside, in a folder of its own: instants that jump cannot be put in order with those of
+the run. All processes of Ray, of the engine and of the callers get their wall clock from
+libfaketime; the monotonic clock is left alone, as by an operator who sets the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Final
+
+from raysaga.simulation.chaos.aside import aside, ends_of, flaws_of
+from raysaga.simulation.chaos.fault import Blow, Fault, NeverHappenedError, now_ms
+from raysaga.simulation.chaos.machine import clock_library, lacks_clock
+from raysaga.simulation.chaos.stage import Stage
+
+HOUR_S: Final = 3_600
+DAY_S: Final = 24 * HOUR_S
+
+OFFSETS_S: Final = (HOUR_S, 0, -HOUR_S, DAY_S, -DAY_S, 0)
+"""Where the clock is put, one after the other, counted from the true time."""
+
+NEAR_MS: Final = 60_000
+
+TRIES_MAX: Final = 20
+TRY_EVERY_S: Final = 0.5
+
+ENDED_MIN: Final = 10
+"""Sagas that must end by each clock."""
+
+REST_S: Final = 60.0
+
+EXPIRED_MAX: Final = 0
+"""Sagas that a jump may turn back because of their deadline: the guard is to put it off."""
+
+
+class ClockJumps(Fault):
+    """The wall clock of every process jumps, to and fro."""
+
+    name: ClassVar[str] = "clock-jumps"
+    numbers: ClassVar[tuple[int, ...]] = (33,)
+    what: ClassVar[str] = "has the wall clock jump by hours and days, in a folder of its own"
+    seconds: ClassVar[float] = 45.0
+    offsets_s: ClassVar[tuple[int, ...]] = OFFSETS_S
+
+    def missing(self) -> str:
+        """Return what is missing to change the clock of a process."""
+        return lacks_clock()
+
+    async def strike(self, stage: Stage, blow: Blow) -> None:
+        """Bitten when a saga was accepted at an instant by the clock that jumped."""
+        async with aside(stage, "clocks", copied=False) as other:
+            clock = other.workplace / "clock"
+            _put(clock, 0)
+            launch = replace(
+                stage.launch, environment={**stage.launch.environment, **_environment(clock)}
+            )
+            await other.start(launch)
+            for number, offset_s in enumerate(self.offsets_s):
+                _put(clock, offset_s)
+                blow.inflicted(f"{offset_s:+d} s")
+                await _jumped(other, blow, f"clock-{number}", offset_s)
+            under_way = await other.order(other.callers, "rest", timeout_s=REST_S)
+            for saga in under_way:
+                blow.broke(f"not at rest after the clock was right again: {saga}")
+            await other.stop()
+            _judge(other, blow)
+            blow.healed("the clock is right again")
+        _sweep_up()
+
+
+FAULTS: Final[tuple[Fault, ...]] = (ClockJumps(),)
+
+
+def _environment(clock: Path) -> dict[str, str]:
+    return {
+        "LD_PRELOAD": str(clock_library()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+def _put(clock: Path, offset_s: int) -> None:
+    """Put the clock, so that whoever looks meanwhile sees the old time or the new one."""
+    newer = clock.with_suffix(".new")
+    newer.write_text(f"{offset_s:+d}\n", encoding="ascii")
+    newer.replace(clock)
+
+
+async def _jumped(stage: Stage, blow: Blow, key: str, offset_s: int) -> None:
+    """See an order accepted by the clock as it is now, and wait until others have ended."""
+    ended = stage.pulse()["ended"]
+    off_ms = 0
+    # Each process looks at its clock anew once a second.
+    for again in range(TRIES_MAX):
+        code = await stage.order(stage.callers, "submit", key=f"{key}-{again}")
+        if code:
+            blow.broke(f"with the clock at {offset_s:+d} s an order meets {code}")
+            return
+        status = await stage.order(stage.callers, "status", saga_id=f"order:{key}-{again}")
+        off_ms = status["accepted_at_ms"] - now_ms() - offset_s * 1_000
+        if abs(off_ms) < NEAR_MS:
+            blow.bit(f"{key}-{again} was accepted {offset_s:+d} s from now, by its clock")
+            await stage.until(lambda: stage.pulse()["ended"] > ended + ENDED_MIN, "sagas end")
+            return
+        await asyncio.sleep(TRY_EVERY_S)
+    raise NeverHappenedError(f"the clock is put to {offset_s:+d} s: off by {off_ms} ms", 0.0)
+
+
+def _judge(stage: Stage, blow: Blow) -> None:
+    for flaw in flaws_of(stage):
+        blow.broke(f"after the clock jumped: {flaw}")
+    ends = ends_of(stage)
+    expired = [s for s, status in ends.items() if status["code"] == "DEADLINE_EXCEEDED"]
+    blow.bit(f"{len(ends)} sagas ended, {len(expired)} of them turned back by a deadline")
+    if len(expired) > EXPIRED_MAX:
+        blow.broke(f"a jump of the clock turned back {', '.join(expired[:5])}")
+
+
+def _sweep_up() -> None:
+    """Remove what killed processes have left of libfaketime in shared memory."""
+    with suppress(OSError):
+        for left in Path("/dev/shm").glob("*faketime_*"):  # noqa: S108 - where it keeps them
+            pid = left.name.rpartition("_")[2]
+            if not Path(f"/proc/{pid}").exists():
+                left.unlink(missing_ok=True)
