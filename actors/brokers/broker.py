@@ -24,6 +24,9 @@ CONNECT_TIMEOUT_S = 10.0
 BACKOFF_MS_FIRST, BACKOFF_MS_MAX = 50, 2_000
 """Ceilings of the wait before a connection is tried again, with full jitter."""
 
+DELIVERIES_MAX = 20
+"""Times that a message may come and not be acknowledged before it is taken for poison."""
+
 
 class Delivery(Protocol):
     """A message that the broker keeps until it is told what became of it."""
@@ -100,6 +103,16 @@ class Broker(Protocol):
             BrokerUnavailableError: If it cannot be reached; later it may be.
             BrokerRefusedError: If it says no.
         """
+
+
+def is_own_cancellation(error: BaseException) -> bool:
+    """Return whether `error` is the running task's own cancellation.
+
+    Client libraries also cancel what waits for an answer that will not come.
+    """
+    task = asyncio.current_task()
+    cancelled = isinstance(error, asyncio.CancelledError)
+    return cancelled and task is not None and task.cancelling() > 0
 
 
 def open_broker(address: BrokerAddress) -> Broker:

@@ -39,7 +39,13 @@ from aiormq.exceptions import (
 from pamqp.exceptions import PAMQPException
 
 from raysaga.actors.brokers.address import BrokerAddress
-from raysaga.actors.brokers.broker import CONNECT_TIMEOUT_S, Broker, Take
+from raysaga.actors.brokers.broker import (
+    CONNECT_TIMEOUT_S,
+    DELIVERIES_MAX,
+    Broker,
+    Take,
+    is_own_cancellation,
+)
 from raysaga.actors.brokers.envelope import Message
 from raysaga.actors.brokers.errors import (
     BrokerRefusedError,
@@ -49,9 +55,6 @@ from raysaga.actors.brokers.errors import (
 
 DEAD_LETTERS = "raysaga.dead-letters"
 """Exchange that dead letters go through; bind more queues to it to see them elsewhere."""
-
-DELIVERIES_MAX = 20
-"""Times that a message may come and not be acknowledged before it is taken for poison."""
 
 HEARTBEAT_S = 10
 """A broker that is silent for two of these is taken for dead."""
@@ -93,7 +96,7 @@ class RabbitBroker:
         except (AuthenticationError, ProbableAuthenticationError) as error:
             raise BrokerRefusedError(self.address.shown, type(error).__name__) from None
         except _LOST as error:
-            if _is_our_own(error):
+            if is_own_cancellation(error):
                 raise
             refused = _refusal_in(error)
             if refused:
@@ -256,7 +259,7 @@ class RabbitLink:
         except DeliveryError:
             raise
         except _LOST as error:
-            if _is_our_own(error):
+            if is_own_cancellation(error):
                 raise
             what = f"{type(error).__name__} {error}".strip()
             raise BrokerUnavailableError(self._shown, what) from None
@@ -296,16 +299,6 @@ class RabbitDelivery:
         """See `Delivery`."""
         await self._link.dead_letter(self._queue, self.message, reason, detail)
         await self.ack()
-
-
-def _is_our_own(error: BaseException) -> bool:
-    """Return whether `error` is our task's own cancellation.
-
-    The library also cancels what waits for an answer that will not come.
-    """
-    task = asyncio.current_task()
-    cancelled = isinstance(error, asyncio.CancelledError)
-    return cancelled and task is not None and task.cancelling() > 0
 
 
 def _refusal_in(error: BaseException | None) -> str:

@@ -1,14 +1,17 @@
-"""A RabbitMQ for all tests of this folder; without it, they say by name what is missing."""
+"""A broker of each kind for all tests of this folder; without it, they say what is missing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .rabbit_process import RabbitProcess, is_installed
-from .shop import Shop
+from . import kafka_process, rabbit_process
+from .kafka_process import KafkaProcess
+from .rabbit_process import RabbitProcess
+from .shop import AnyBroker, Shop, TheirBroker
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +33,21 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, 
 def _rabbit(
     tmp_path_factory: pytest.TempPathFactory, certificates: tuple[Path, Path, Path]
 ) -> Iterator[RabbitProcess]:
-    if not is_installed():
+    if not rabbit_process.is_installed():
         pytest.skip("RabbitMQ is not installed: `make brokers` installs it")
     process = RabbitProcess(tmp_path_factory.mktemp("rabbit"), certificates)
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def _kafka(
+    tmp_path_factory: pytest.TempPathFactory, certificates: tuple[Path, Path, Path]
+) -> Iterator[KafkaProcess]:
+    if not kafka_process.is_installed():
+        pytest.skip("Kafka or Java is not installed: `make brokers` installs them")
+    process = KafkaProcess(tmp_path_factory.mktemp("kafka"), certificates)
     process.start()
     yield process
     process.stop()
@@ -42,6 +57,23 @@ def _rabbit(
 def rabbit(_rabbit: RabbitProcess) -> RabbitProcess:
     """The broker of the session. A test that kills it starts it again."""
     return _rabbit
+
+
+@pytest.fixture
+def kafka(_kafka: KafkaProcess) -> KafkaProcess:
+    """The broker of the session. A test that kills it starts it again."""
+    return _kafka
+
+
+@pytest.fixture(params=["rabbitmq", "kafka"])
+def broker(request: pytest.FixtureRequest) -> AnyBroker:
+    """Each kind of broker: that of the session, or the one that the environment names."""
+    kind: str = request.param
+    url = os.environ.get(f"RAYSAGA_TEST_{kind.upper()}")
+    if url is not None:
+        return TheirBroker(url)
+    own: AnyBroker = request.getfixturevalue("rabbit" if kind == "rabbitmq" else "kafka")
+    return own
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -9,7 +10,9 @@ import socket
 import subprocess
 from pathlib import Path
 from threading import Event
+from typing import Any
 
+import aio_pika
 import psutil
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -125,3 +128,18 @@ class RabbitProcess:
             self._names.kill()
             self._names.wait(30)
             self._names = None
+
+    async def dead_letters(self, name: str, count: int) -> list[dict[str, Any]]:
+        """Return the headers of `count` dead letters of a queue, taken from it."""
+        connection = await aio_pika.connect(self.url)
+        async with connection:
+            channel = await connection.channel()
+            dead = await channel.get_queue(f"{name}.dead")
+            found = []
+            async with asyncio.timeout(30), dead.iterator() as letters:
+                async for letter in letters:
+                    await letter.ack()
+                    found.append(dict(letter.headers))
+                    if len(found) == count:
+                        return found
+        raise AssertionError

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import pytest
 
 from raysaga.actors.archive import Archive
 from raysaga.actors.archive_checks import audit_folder, verify_folder
 from raysaga.actors.brokers.address import parse_address
-from raysaga.actors.brokers.envelope import Order
+from raysaga.actors.brokers.broker import Delivery, open_broker
+from raysaga.actors.brokers.envelope import Message, Order
 from raysaga.actors.brokers.runner import PREFETCH, ParticipantRunner
 from raysaga.actors.brokers.station import make_participant, open_station
 from raysaga.actors.brokers.wire import BrokerWire
@@ -39,6 +43,7 @@ from raysaga.storage.ledger_reader import LedgerReader
 SERVICES = ("inventory", "payment", "shipping", "notification")
 SETTINGS = {"inventory": {"stock": {"items": {"rare": 0}, "default": 100_000}}}
 WAIT_S = 60.0
+RUN = secrets.token_hex(3)
 
 
 def impatient(**changes: Any) -> SagaDefinition:
@@ -54,6 +59,61 @@ def impatient(**changes: Any) -> SagaDefinition:
         }
         step.update(changes)
     return SagaDefinition.from_data(data)
+
+
+class AnyBroker(Protocol):
+    """A broker that tests can use without knowing its kind."""
+
+    @property
+    def url(self) -> str:
+        """Its address, without a path."""
+
+    async def dead_letters(self, name: str, count: int) -> list[dict[str, Any]]:
+        """Return the headers of `count` dead letters of a queue."""
+
+
+class TheirBroker:
+    """A broker that somebody else runs; each run of the tests has queues of its own there."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    async def dead_letters(self, name: str, count: int) -> list[dict[str, Any]]:
+        pytest.skip("dead letters are looked for in brokers of our own only")
+
+
+def queue(broker: AnyBroker, request: pytest.FixtureRequest) -> str:
+    """Return the address of a queue that only this test uses."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
+    return f"{broker.url}/?queue={RUN}-{name}"
+
+
+async def put(address: str, *messages: Message) -> None:
+    """Publish messages to the queue of `address`."""
+    target = parse_address(address)
+    link = await open_broker(target).connect()
+    for message in messages:
+        await link.publish(target.queue, message)
+    await link.close()
+
+
+@asynccontextmanager
+async def hearing(address: str) -> AsyncIterator[list[Message]]:
+    """Give what comes on the queue of `address`, which is acknowledged."""
+    target = parse_address(address)
+    link = await open_broker(target).connect()
+    heard: list[Message] = []
+    acks: set[asyncio.Task[None]] = set()
+
+    def take(delivery: Delivery) -> None:
+        heard.append(delivery.message)
+        task = asyncio.get_running_loop().create_task(delivery.ack())
+        acks.add(task)
+        task.add_done_callback(acks.discard)
+
+    await link.consume(target.queue, take, prefetch=100)
+    yield heard
+    await link.close()
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:

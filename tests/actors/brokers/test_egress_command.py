@@ -19,8 +19,8 @@ from raysaga.storage.data_folder import DataFolder, previous_owner
 from raysaga.storage.outbox import bookmarks
 
 from .rabbit_process import RabbitProcess
-from .shop import until
-from .test_egress import hearing, outcomes
+from .shop import hearing, until
+from .test_egress import outcomes
 from .test_participant_command import order
 
 RAYSAGA = Path(sys.executable).with_name("raysaga")

@@ -183,7 +183,15 @@ def test_an_address_is_taken_apart_and_never_shows_its_password() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "http://host/", "amqp:///x", "amqp://host:port/", "amqp://h/?color=red", "amqp://[::1/"],
+    [
+        "",
+        "http://host/",
+        "amqp:///x",
+        "kafka:///x",
+        "amqp://host:port/",
+        "amqp://h/?color=red",
+        "amqp://[::1/",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(BrokerAddressError):

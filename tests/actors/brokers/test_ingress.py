@@ -19,8 +19,7 @@ from raysaga.statemachines.tables import Phase
 
 from .amqp_proxy import AmqpProxy
 from .rabbit_process import RabbitProcess
-from .shop import Shop, until
-from .test_rabbitmq_faults import dead_letters, put, queue
+from .shop import AnyBroker, Shop, put, queue, until
 
 
 @asynccontextmanager
@@ -45,9 +44,9 @@ def an_order(shop: Shop, key: str, **changes: Any) -> Message:
 
 
 async def test_orders_become_sagas_once_each_however_often_they_come(
-    rabbit: RabbitProcess, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
+    broker: AnyBroker, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
 ) -> None:
-    address = queue(rabbit, request)
+    address = queue(broker, request)
     shop = await open_shop(brokered={}).open()
     async with ordering(shop, address) as ingress:
         messages = [an_order(shop, f"q-{i % 5}") for i in range(15)]
@@ -88,9 +87,9 @@ async def test_an_acknowledgement_that_is_lost_brings_the_order_again_as_the_sam
 
 
 async def test_what_can_never_be_a_saga_goes_to_the_dead_letters_with_the_code(
-    rabbit: RabbitProcess, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
+    broker: AnyBroker, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
 ) -> None:
-    address = queue(rabbit, request)
+    address = queue(broker, request)
     shop = await open_shop(brokered={}).open()
 
     async def submit(definition: SagaDefinition, order: Order) -> None:
@@ -104,15 +103,15 @@ async def test_what_can_never_be_a_saga_goes_to_the_dead_letters_with_the_code(
             Message(b"\x00", "application/json", ORDER, "m", ""),
         )
         await until(lambda: ingress.dead_letter_count == 3, "all are put aside")
-    letters = await dead_letters(rabbit, parse_address(address).queue, 3)
+    letters = await broker.dead_letters(parse_address(address).queue, 3)
     reasons = {letter["raysaga-reason"] for letter in letters}
     assert reasons == {"IDEMPOTENCY_CONFLICT", "UNKNOWN_DEFINITION", "UNDECODABLE"}
 
 
 async def test_an_engine_without_room_is_asked_again_and_the_broker_keeps_the_rest(
-    rabbit: RabbitProcess, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
+    broker: AnyBroker, open_shop: Callable[..., Shop], request: pytest.FixtureRequest
 ) -> None:
-    address = queue(rabbit, request)
+    address = queue(broker, request)
     shop = await open_shop(brokered={}).open()
     answers: list[Exception] = [OverloadedError(5), OverloadedError(5)]
     at_once, most = 0, 0

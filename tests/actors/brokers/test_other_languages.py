@@ -1,20 +1,24 @@
-"""A participant that was written without raysaga, from the documents alone."""
+"""Examples with brokers run as they stand; one of them was written without raysaga."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from raysaga.actors.brokers.address import parse_address
 
 from .rabbit_process import RabbitProcess
-from .shop import Shop, until
+from .shop import AnyBroker, Shop, until
 
-PROGRAM = Path(__file__).parents[3] / "examples" / "plain_payment.py"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PROGRAM = EXAMPLES / "plain_payment.py"
 
 
 async def test_a_plain_program_takes_part_and_is_undone_like_any_other(
@@ -46,3 +50,18 @@ async def test_a_plain_program_takes_part_and_is_undone_like_any_other(
     assert len(charges) == 1 and done["saga_id"] in charges[0][0]
     assert sorted(answers.values()) == ["applied", "undone"]
     await until(lambda: not shop.host.sagas, "nothing is under way")
+
+
+@pytest.mark.cluster
+def test_the_example_orders_over_a_broker(broker: AnyBroker, tmp_path: Path) -> None:
+    tools = str(Path(sys.executable).parent)
+    run = subprocess.run(
+        [sys.executable, str(EXAMPLES / "order_over_a_broker.py"), broker.url + "/"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.stdout == "order:order-1 completed new\n", run.stderr

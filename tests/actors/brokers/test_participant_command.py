@@ -25,7 +25,6 @@ from raysaga.storage.participants_note import NOTE_FILE
 
 from .rabbit_process import RabbitProcess
 from .shop import until
-from .test_rabbitmq_faults import dead_letters
 
 RAYSAGA = Path(sys.executable).with_name("raysaga")
 STOCK = '{"default": 100}'
@@ -102,7 +101,7 @@ async def test_orders_in_a_queue_become_sagas_of_a_real_engine(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    letters = await dead_letters(rabbit, "ingress-command", 1)
+    letters = await rabbit.dead_letters("ingress-command", 1)
     with Archive.open(data) as archive:
         await until(lambda: archive.counts()["completed"] == 1, "the other one completes")
     process.send_signal(signal.SIGTERM)

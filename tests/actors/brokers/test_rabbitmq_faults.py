@@ -11,57 +11,21 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-import aio_pika
 import pytest
 
 from raysaga.actors.brokers.address import parse_address
 from raysaga.actors.brokers.broker import open_broker
-from raysaga.actors.brokers.envelope import CALL, Message, call_message, read_reply
+from raysaga.actors.brokers.envelope import CALL, Message
 from raysaga.actors.brokers.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
-    NotPublishedError,
 )
-from raysaga.actors.wire import MESSAGE_BYTES_MAX, pack_message
-from raysaga.statemachines.calls import COMPENSATION, Outcome
 
 from .amqp_proxy import AmqpProxy
 from .rabbit_process import RabbitProcess
-from .shop import Shop, impatient, until
+from .shop import Shop, impatient, queue, until
 
 OpenShop = Callable[..., Shop]
-
-
-def queue(rabbit: RabbitProcess | AmqpProxy, request: pytest.FixtureRequest) -> str:
-    """Return the address of a queue that only this test uses."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    return f"{rabbit.url}/?queue={name}"
-
-
-async def dead_letters(rabbit: RabbitProcess, name: str, count: int) -> list[dict[str, Any]]:
-    """Return the headers of `count` dead letters of a queue, taken from it."""
-    connection = await aio_pika.connect(rabbit.url)
-    async with connection:
-        channel = await connection.channel()
-        dead = await channel.get_queue(f"{name}.dead")
-        found = []
-        async with asyncio.timeout(30):
-            async with dead.iterator() as letters:
-                async for letter in letters:
-                    await letter.ack()
-                    found.append(dict(letter.headers))
-                    if len(found) == count:
-                        return found
-    raise AssertionError
-
-
-async def put(address: str, *messages: Message) -> None:
-    """Publish messages to the queue of `address`."""
-    target = parse_address(address)
-    link = await open_broker(target).connect()
-    for message in messages:
-        await link.publish(target.queue, message)
-    await link.close()
 
 
 async def ready_to_be_killed(rabbit: RabbitProcess) -> None:
@@ -168,64 +132,6 @@ async def test_a_broker_that_stands_still_delays_orders_and_loses_none(
         assert (await asyncio.wait_for(waiting, 60))["phase"] == "completed"
 
 
-async def test_duplicates_take_effect_once_and_what_comes_too_late_never(
-    rabbit: RabbitProcess, open_shop: OpenShop, request: pytest.FixtureRequest
-) -> None:
-    """An action three times; an undo before its action; an action beyond its expiry."""
-    address = queue(rabbit, request)
-    shop = await open_shop(brokered={"payment": address}).open()
-    sample = await shop.order()
-    assert sample["phase"] == "completed"
-    twice = shop.recorded_call("payment")
-    undone_first = {"saga_id": "order:undone", "journal_uuid": "elsewhere", "scope": "elsewhere/0"}
-    late = {"saga_id": "order:late", "journal_uuid": "elsewhere", "scope": "elsewhere/0"}
-    action = twice._replace(**undone_first)
-    undo = action._replace(verb=COMPENSATION, operation="refund", expires_at_ms=None)
-    expired = twice._replace(**late, expires_at_ms=1)
-    calls = [twice, twice, undo, action, undo, expired]
-    numbered = [call._replace(call_id=900 + i) for i, call in enumerate(calls)]
-    heard: list[Message] = []
-    link = await open_broker(parse_address(address)).connect()
-    back = await link.consume_replies("heard", heard.append)
-    for call in numbered:
-        message = call_message(call, reply_to=back, body_format="json")
-        await link.publish(parse_address(address).queue, message)
-    await until(lambda: len(heard) == len(numbered), "all are answered")
-    await link.close()
-    replies = {reply.call_id - 900: reply for reply in map(read_reply, heard)}
-    assert [replies[i].code for i in (3, 5)] == ["CANCELLED_BEFORE_START", "EXPIRED"]
-    assert all(replies[i].outcome == Outcome.SUCCEEDED for i in (0, 1, 2, 4))
-    effects = shop.effects("payment")
-    assert [kind for saga, kind in effects if saga == twice.saga_id] == ["action"]
-    assert not [kind for saga, kind in effects if saga == "order:late"]
-    assert "action" not in [kind for saga, kind in effects if saga == "order:undone"]
-
-
-GARBAGE = {
-    "UNDECODABLE": b"\xc1 this is no message",
-    "MALFORMED": pack_message({"type": CALL, "version": 1, "call_id": "x"}),
-    "UNKNOWN_VERSION": pack_message({"type": CALL, "version": 2}),
-    "OVERSIZED": bytes(MESSAGE_BYTES_MAX + 1),
-}
-
-
-async def test_what_nobody_can_read_goes_to_the_dead_letters_with_the_reason(
-    rabbit: RabbitProcess, open_shop: OpenShop, request: pytest.FixtureRequest
-) -> None:
-    address = queue(rabbit, request)
-    shop = await open_shop(brokered={"payment": address}).open()
-    await put(
-        address,
-        *(Message(body, "application/msgpack", CALL, f"m-{reason}", "")
-          for reason, body in GARBAGE.items()),
-        Message(b"<call/>", "text/xml", CALL, "m-xml", ""),
-    )  # fmt: skip
-    letters = await dead_letters(rabbit, parse_address(address).queue, len(GARBAGE) + 1)
-    reasons = sorted(letter["raysaga-reason"] for letter in letters)
-    assert reasons == sorted([*GARBAGE, "UNDECODABLE"])
-    assert (await shop.order())["phase"] == "completed"
-
-
 async def test_a_message_that_kills_each_consumer_ends_as_a_dead_letter(
     rabbit: RabbitProcess, request: pytest.FixtureRequest
 ) -> None:
@@ -243,7 +149,7 @@ async def test_a_message_that_kills_each_consumer_ends_as_a_dead_letter(
         await link.consume(
             address.queue, lambda d, a=arrived: a.done() or a.set_result(d), prefetch=1
         )
-        found = asyncio.ensure_future(dead_letters(rabbit, address.queue, 1))
+        found = asyncio.ensure_future(rabbit.dead_letters(address.queue, 1))
         await asyncio.wait({arrived, found}, return_when=asyncio.FIRST_COMPLETED)
         deliveries += arrived.done()
         if found.done():
@@ -253,28 +159,6 @@ async def test_a_message_that_kills_each_consumer_ends_as_a_dead_letter(
         await link.close()
         assert deliveries < 50
     assert dead[0]["x-death"][0]["reason"] == "delivery_limit"
-
-
-async def test_a_slow_service_is_handed_no_more_than_it_has_room_for(
-    rabbit: RabbitProcess, open_shop: OpenShop, request: pytest.FixtureRequest
-) -> None:
-    definition = impatient(timeout_ms=30_000)
-    shop = open_shop(
-        brokered={"payment": queue(rabbit, request)},
-        definition=definition,
-        prefetch=4,
-        services={
-            "payment": {"behaviour": {"latency": {"distribution": "constant", "constant_ms": 20.0}}}
-        },
-    )
-    await shop.open()
-    outcomes = [shop.submit() for _ in range(30)]
-    most = 0
-    while not all(outcome.done() for outcome in outcomes):
-        most = max(most, shop.runners["payment"].unanswered_count)
-        await asyncio.sleep(0.001)
-    assert {outcome.result()["phase"] for outcome in outcomes} == {"completed"}
-    assert 1 <= most <= 4
 
 
 async def test_a_service_that_dies_between_effect_and_answer_does_not_act_twice(
@@ -294,22 +178,6 @@ async def test_a_service_that_dies_between_effect_and_answer_does_not_act_twice(
         await shop.stop_runner("payment")
         await shop.run("payment")
         assert (await asyncio.wait_for(waiting, 60))["phase"] == "completed"
-
-
-async def test_a_missing_queue_is_told_and_mended_by_making_it(
-    rabbit: RabbitProcess, open_shop: OpenShop, request: pytest.FixtureRequest
-) -> None:
-    shop = open_shop(brokered={"inventory": queue(rabbit, request)})
-    await shop.open(runs=())
-    waiting = shop.submit()
-    message = Message(b"", "", CALL, "", "")
-    link = await open_broker(parse_address(rabbit.url)).connect()
-    with pytest.raises(NotPublishedError, match="no such queue"):
-        await link.publish("raysaga.nobody", message)
-    await link.close()
-    await until(lambda: shop.host.dispatchers["inventory"].sent_count >= 2, "it is sent again")
-    await shop.run("inventory")
-    assert (await asyncio.wait_for(waiting, 60))["phase"] == "completed"
 
 
 async def test_an_order_turns_back_when_the_broker_stays_away(
@@ -367,17 +235,3 @@ async def test_a_certificate_is_trusted_only_if_somebody_known_has_signed_it(
     link = await open_broker(parse_address(bare + trusting)).connect()
     assert not link.lost.done()
     await link.close()
-
-
-async def test_a_stand_by_takes_over_when_the_one_before_it_is_gone(
-    rabbit: RabbitProcess, open_shop: OpenShop, request: pytest.FixtureRequest
-) -> None:
-    shop = await open_shop(brokered={"payment": queue(rabbit, request)}).open()
-    await shop.order()
-    first = shop.leave_runner("payment")
-    second = asyncio.ensure_future(shop.run("payment"))
-    done, _ = await asyncio.wait({second}, timeout=0.5)
-    assert not done
-    await first.aclose()
-    await second
-    assert (await shop.order())["phase"] == "completed"
