@@ -41,53 +41,37 @@ ON_THE_ENGINE = {
 }
 """Pages whose commands are run beside one engine that has driven some orders."""
 
-A_THOUSAND = "drives a thousand orders; tests/cluster/test_cli_engine.py runs fewer"
-OF_THE_DEMO = "shows a saga of the thousand orders above; tests/api/test_cli_read.py runs it"
-KILLS = "kills what runs; tests/cluster/test_faults.py and test_engines.py do"
-INSTALLS = "installs from a package index; tests run in an environment that has it"
-CHECKS = "is the run that this test is part of"
-SERVES = "needs a server that listens; tests/api/http does what it shows"
-BROKER = "needs a RabbitMQ; tests/actors/brokers does what it shows"
-PARKED = "needs a parked saga; tests/cluster/test_stories.py sends some on"
-BREAKS = "breaks an engine for minutes; tests/chaos does so for half of one"
-HOURS = "takes minutes to hours; tests/simulation runs some seeds"
-SAMPLES = "needs the data set that it imports; tests/api/test_orders_import.py imports some"
-
 NOT_RUN = {
-    ("CONTRIBUTING.md", "make check"): CHECKS,
-    ("README.md", "make demo "): A_THOUSAND,
-    ("README.md", "$ .venv/bin/raysaga list"): OF_THE_DEMO,
-    ("README.md", "$ make demo DATA"): KILLS,
-    (
-        "README.md",
-        "$ .venv/bin/python examples/place_an_order.py",
-    ): "tests/cluster/test_examples.py",
-    ("api/sample/ATTRIBUTION.md", "raysaga orders import"): SAMPLES,
-    ("docs/tutorial.md", "pip install"): INSTALLS,
-    ("docs/BROKERS.md", "raysaga participant"): BROKER,
-    ("docs/BROKERS.md", "raysaga ingress"): BROKER,
-    ("docs/BROKERS.md", "raysaga egress"): BROKER,
-    ("docs/HTTP.md", "pip install"): INSTALLS,
-    ("docs/HTTP.md", "curl"): SERVES,
-    ("docs/HTTP.md", "raysaga token ann"): SERVES,
-    ("docs/SIMULATION.md", "raysaga simulate"): HOURS,
-    ("docs/CHAOS.md", "raysaga chaos"): BREAKS,
-    ("docs/TRACES.md", "pip install"): INSTALLS,
-    ("docs/how-to/recover.md", "raysaga retry"): PARKED,
-    ("docs/how-to/recover.md", "raysaga skip"): PARKED,
+    "$ .venv/bin/python": "is an example; tests/cluster/test_examples.py runs them",
+    "$ .venv/bin/raysaga": "shows the thousand orders of the demo; tests/api/test_cli_read.py",
+    "$ make demo": "kills what runs; tests/cluster/test_faults.py and test_engines.py do",
+    "curl": "needs a server that listens; tests/api/http does what it shows",
+    "make": "is the run that this test is part of, or a thousand orders of it",
+    "pip install": "installs from a package index; tests run in an environment that has it",
+    "raysaga bench": "measures for minutes; tests/bench has its parts",
+    "raysaga chaos": "breaks things for minutes; tests/simulation and tests/cluster do for seconds",
+    "raysaga egress": "needs a broker; tests/actors/brokers does what it shows",
+    "raysaga ingress": "needs a broker; tests/actors/brokers does what it shows",
+    "raysaga orders import": "needs the data set; tests/api/test_orders_import.py imports some",
+    "raysaga participant": "needs a broker; tests/actors/brokers does what it shows",
+    "raysaga retry": "needs a parked saga; tests/cluster/test_stories.py sends some on",
+    "raysaga serve": "listens until it is stopped; tests/api/http does what it shows",
+    "raysaga simulate": "takes minutes to hours; tests/simulation plays some seeds",
+    "raysaga skip": "needs a parked saga; tests/cluster/test_stories.py sends some on",
 }
-"""Page and beginning of a block to why it is not run."""
+"""Beginning of a line to why a block with such a line is not run."""
 
 SHOWN = {"", "text", "mermaid"}
-"""Languages of what is only looked at; a command in it would be found."""
+"""Languages of what is only looked at."""
+
+COMMAND = re.compile(r"\$ |raysaga |make |pip |python |curl |ray ")
+"""What a line of a block that is only looked at must not begin with."""
 
 
-def not_run(block: Block) -> str | None:
-    """Return why a block is not run, if it is not."""
-    for (page, beginning), reason in NOT_RUN.items():
-        if page == block.page and block.first.startswith(beginning):
-            return reason
-    return None
+def why_not(block: Block) -> set[str]:
+    """Return the entries of `NOT_RUN` that hold for a block."""
+    lines = block.code.splitlines() if block.language in ("sh", "console") else ()
+    return {how for how in NOT_RUN for line in lines if line.startswith(how)}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +105,7 @@ def test_the_blocks_of_a_page_do_what_it_says(
     names: dict[str, Any] = {"__name__": "page"}
     monkeypatch.syspath_prepend(str(tmp_path))
     for block in blocks_of(page):
-        if not_run(block) is not None:
+        if why_not(block):
             continue
         if block.title:
             (tmp_path / block.title).write_text(block.code, encoding="utf-8")
@@ -138,19 +122,13 @@ def test_the_blocks_of_a_page_do_what_it_says(
             configparser.ConfigParser(strict=False).read_string(block.code)
         else:
             assert block.language in SHOWN, f"{block.where}: a fence with a language that is run"
-            commands = [line for line in block.code.splitlines() if line.startswith("$ ")]
-            assert not commands, f"{block.where}: commands belong in a block of console"
+            commands = [line for line in block.code.splitlines() if COMMAND.match(line)]
+            assert not commands, f"{block.where}: commands belong in a block of sh or console"
 
 
 def test_what_is_not_run_is_there() -> None:
     """A reason that no block needs is a block that was changed and is run, or is gone."""
-    used = {
-        entry
-        for page in PAGES
-        for block in blocks_of(page)
-        for entry in NOT_RUN
-        if entry[0] == block.page and block.first.startswith(entry[1])
-    }
+    used = {how for page in PAGES for block in blocks_of(page) for how in why_not(block)}
     assert used == set(NOT_RUN)
 
 
