@@ -147,16 +147,17 @@ class PoisonOrder(Fault):
                 blow.broke(f"{saga_id} is parked for {parked['code']}, not POISON")
         await stage.order(stage.callers, "hold", saga_id=saga_id, holds=False)
         await stage.order(stage.callers, "retry", saga_id=saga_id)
-        await phase_of(stage, saga_id, "completed")
-        blow.healed("an operator has sent it on, and it is completed")
+        # If that has taken longer than its deadline allows, it is undone.
+        ended = await phase_of(stage, saga_id, "completed", "compensated")
+        blow.healed(f"an operator has sent it on, and it is {ended['phase']}")
 
 
 PHASE_S = 120.0
 """How long a saga may take to come to a phase that it must come to."""
 
 
-async def phase_of(stage: Stage, saga_id: str, wanted: str) -> dict[str, Any]:
-    """Return a saga's status once its phase begins with `wanted`.
+async def phase_of(stage: Stage, saga_id: str, *wanted: str) -> dict[str, Any]:
+    """Return a saga's status once its phase begins with one of `wanted`.
 
     Raises:
         NeverHappenedError: If it does not come to that.
@@ -169,7 +170,7 @@ async def phase_of(stage: Stage, saga_id: str, wanted: str) -> dict[str, Any]:
             return status
         await asyncio.sleep(0.2)
     phase = "unknown" if status is None else status["phase"]
-    raise NeverHappenedError(f"{saga_id} is {wanted}, not {phase}", PHASE_S)
+    raise NeverHappenedError(f"{saga_id} is {' or '.join(wanted)}, not {phase}", PHASE_S)
 
 
 FAULTS: tuple[Fault, ...] = (

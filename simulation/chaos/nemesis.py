@@ -26,6 +26,9 @@ PAUSE_S = (1.0, 4.0)
 SERVED_S = 90.0
 """How long after a fault was healed the engine may take to accept an order and to end one."""
 
+FULL_RATIO = 1.5
+"""A time is enough for faults if it is so many times what they usually take."""
+
 Told = Callable[[str, str, str], None]
 """Called with a fault's name, what it did, and a text."""
 
@@ -50,8 +53,8 @@ class Nemesis:
         """Strike until the time is up; the last strike is not cut short."""
         end = time.monotonic() + for_s
         chance = random.Random(f"{self._seed} nemesis")
-        while self._faults:
-            round_ = list(self._faults)
+        while True:
+            round_ = affordable(self._faults, end - time.monotonic())
             chance.shuffle(round_)
             struck = False
             for fault in round_:
@@ -119,6 +122,18 @@ class Nemesis:
             return all(now[name] > before[name] for name in ("accepted", "ended"))
 
         await self._stage.until(goes_on, "orders are accepted and end", timeout_s)
+
+
+def affordable(faults: Sequence[Fault], for_s: float) -> list[Fault]:
+    """Return the faults that fit into a time, the quickest of them if not all do."""
+    found: list[Fault] = []
+    left_s = for_s
+    for fault in sorted(faults, key=lambda fault: fault.seconds):
+        left_s -= FULL_RATIO * fault.seconds
+        if left_s < 0:
+            break
+        found.append(fault)
+    return found
 
 
 def tally(blows: Sequence[Blow]) -> defaultdict[str, Counter[str]]:

@@ -18,7 +18,7 @@ from raysaga.simulation.chaos.child import ChildGoneError
 from raysaga.simulation.chaos.evidence import Evidence, gather
 from raysaga.simulation.chaos.fault import Blow, Fault, NeverHappenedError, now_ms
 from raysaga.simulation.chaos.gauge import Gauge
-from raysaga.simulation.chaos.nemesis import Nemesis, tally
+from raysaga.simulation.chaos.nemesis import Nemesis, affordable, tally
 from raysaga.simulation.chaos.orders import STOCK, UNREACHABLE
 from raysaga.simulation.chaos.stage import Stage
 from raysaga.simulation.checker import Violation, check
@@ -32,9 +32,6 @@ TAIL_SHARE = 0.1
 """Share of a run in which nothing is broken, at its end, with orders going on."""
 
 LAST_SUBMITS = 5
-
-FULL_RATIO = 1.5
-"""A run is long enough for its faults if it has so many times what they take."""
 
 RATE_PER_S = 60.0
 SHARDS = 2
@@ -94,7 +91,7 @@ class Run:
     @property
     def is_full(self) -> bool:
         """Whether there is time for every fault."""
-        return self.for_s >= FULL_RATIO * sum(fault.seconds for fault in self.faults)
+        return len(affordable(self.faults, self.for_s * (1 - TAIL_SHARE))) == len(self.faults)
 
     @property
     def never_bit(self) -> list[str]:
