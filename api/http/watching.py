@@ -25,6 +25,7 @@ from raysaga.api.http.front import Front, Reads, front_of
 from raysaga.api.http.metrics import CONTENT_TYPE_LATEST, exposition
 from raysaga.api.http.models import PROBLEMS, EngineTold, Health
 from raysaga.api.http.problems import STATUS_BY_CODE
+from raysaga.api.http.quantiles import quantile_ms
 from raysaga.api.http.reading import SagaPath, saga_id_of
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.ids import SagaId
@@ -86,7 +87,13 @@ async def show_engine(request: Request, _caller: Reads) -> Response:
         for name, facts in shard["participants"].items()
     ]
     participants.sort(key=lambda row: (row["name"], row["shard"]))
-    return tagged(request, {"running": True, "shards": shards, "participants": participants})
+    told = [{**shard, "commit_p99_ms": _commit_p99_ms(shard)} for shard in shards]
+    return tagged(request, {"running": True, "shards": told, "participants": participants})
+
+
+def _commit_p99_ms(shard: Mapping[str, Any]) -> float | None:
+    commits = shard["commit_ms"]
+    return quantile_ms(commits["bounds"], commits["counts"], 0.99)
 
 
 @router.get(

@@ -29,6 +29,24 @@ export function replace(element, ...children) {
   return element;
 }
 
+// As `replace`, for what is drawn again and again: who has the keyboard on a link keeps it there,
+// and what somebody is just selecting, to copy it, stays until he is done.
+export function redraw(element, ...children) {
+  const selected = getSelection();
+  if (!selected.isCollapsed && element.contains(selected.anchorNode)) return element;
+  const held = element.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+  replace(element, ...children);
+  if (held) {
+    [...element.querySelectorAll("a, button, [tabindex]")].find((one) => nameOf(one) === held)
+      ?.focus({ preventScroll: true });
+  }
+  return element;
+}
+
+function nameOf(one) {
+  return one.getAttribute("href") ?? one.getAttribute("aria-label") ?? one.textContent;
+}
+
 export function chip(kind, text) {
   return h("span", { class: `chip ${kind}` }, text ?? kind.replaceAll("_", " "));
 }

@@ -1,7 +1,7 @@
 // Who does it: shards and participants. And who ordered what.
 
 import { get } from "./api.js";
-import { chip, h, meter, number, replace, sagaLink, table } from "./dom.js";
+import { chip, h, meter, number, redraw, replace, sagaLink, table } from "./dom.js";
 import { bytes, count, duration, instant } from "./words.js";
 
 const REFRESH_MS = 1500, ORDERS = 200;
@@ -14,15 +14,17 @@ export async function engine(main, { signal }) {
   const refresh = async () => {
     const told = await get("/engine");
     if (signal.aborted) return;
-    replace(shards, table("Shards",
-      ["Shard", "Process", "Epoch", "In memory", "Before the disk", "Commits", "Records a commit", "Recovered", "Journal"],
-      told.shards.map((row) => [row.shard, number(row.pid), number(row.epoch), number(count(row.in_memory)),
-        number(count(row.queued)), number(count(row.commits)),
-        number((row.entries / Math.max(row.commits, 1)).toFixed(1)), number(count(row.recovered)),
-        h("td", {}, meter(row.map_used / row.map_cap, `${bytes(row.map_used)} of ${bytes(row.map_cap)}`),
-          ` ${bytes(row.map_used)}`)]),
+    redraw(shards, table("Shards",
+      ["Shard", "Owner", "Epoch", "In memory", "Before the disk", "Behind", "Commits", "Records a commit",
+        "Commit, 99 of 100", "Recovered", "Journal"],
+      told.shards.map((row) => [row.shard, number(`process ${row.pid}`), number(row.epoch), number(count(row.in_memory)),
+        number(count(row.queued)), number(duration(row.overdue_ms)), number(count(row.commits)),
+        number((row.entries / Math.max(row.commits, 1)).toFixed(1)), number(duration(row.commit_p99_ms)),
+        number(count(row.recovered)),
+        h("td", {}, meter(row.map_used / row.map_cap, "Of the journal's cap"),
+          ` ${bytes(row.map_used)} of ${bytes(row.map_cap)}`)]),
       "The engine does not answer. What is on disk can be looked at all the same."));
-    replace(participants, table("Participants",
+    redraw(participants, table("Participants",
       ["Name", "Shard", "Circuit", "In flight", "Waiting", "Sent", "No answer", "Median", "95 of 100"],
       told.participants.map((row) => [row.name, row.shard, chip(row.circuit),
         h("td", {}, meter(row.in_flight / row.in_flight_max, `${row.in_flight} of ${row.in_flight_max}`),

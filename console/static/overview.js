@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { areaChart, lineChart, outcomeBar } from "./charts.js";
-import { chip, h, number, replace, sagaLink, table } from "./dom.js";
+import { chip, h, number, redraw, replace, sagaLink, table } from "./dom.js";
 import { age, count, duration, rate, reason } from "./words.js";
 
 const NEWEST = 8;
@@ -53,10 +53,10 @@ export async function overview(main, { pulse, signal }) {
   const refresh = async () => {
     const [list, told] = await Promise.all([get(`/sagas?limit=${NEWEST}`), get("/engine")]);
     if (signal.aborted) return;
-    replace(newest, table("Newest sagas", ["Saga", "State", "Reason", "Accepted"],
+    redraw(newest, table("Newest sagas", ["Saga", "State", "Reason", "Accepted"],
       list.sagas.map((row) => [sagaLink(row.saga_id), chip(row.phase), reason(row.reason, row.step),
         h("time", {}, age(row.accepted_at_ms))]), "No saga was submitted yet."));
-    replace(services, table("Participants", ["Name", "Circuit", "In flight", "Waiting", "Median"],
+    redraw(services, table("Participants", ["Name", "Circuit", "In flight", "Waiting", "Median"],
       told.participants.map((row) => [row.name, chip(row.circuit), number(count(row.in_flight)),
         number(count(row.queued)), number(duration(row.p50_ms))]),
       told.running ? "No participant was called yet." : "The engine does not answer."));

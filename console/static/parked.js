@@ -1,7 +1,7 @@
 // The inbox: what waits for a person, why, what stands meanwhile, and the ways on.
 
 import { get } from "./api.js";
-import { chip, h, replace, sagaLink } from "./dom.js";
+import { chip, h, redraw, replace, sagaLink } from "./dom.js";
 import { orderButtons } from "./orders.js";
 import { age, instant, reason } from "./words.js";
 
@@ -17,7 +17,7 @@ export async function parked(main, { pulse, signal }) {
     if (signal.aborted || now === shown) return;
     shown = now;
     told.textContent = rows.length === 0 ? "" : rows.length === 1 ? "1 saga waits for you." : `${rows.length} sagas wait for you.`;
-    replace(inbox, rows.length ? rows.map((row) => letter(row, refresh))
+    redraw(inbox, rows.length ? rows.map((row) => letter(row, refresh))
       : h("div", { class: "card good-news" }, h("p", {}, "Nothing waits for you.")));
   };
   await refresh();

@@ -74,7 +74,7 @@ function heading(status, history, refresh) {
     ["Definition", status.definition], ["Key", key], ["Accepted", instant(status.accepted_at_ms)],
     [ended ? "Took" : "Last change", ended ? took : instant(status.changed_at_ms)],
     ["Deadline", isOpen ? instant(status.deadline_at_ms) : ""],
-    ["Stands all the same", status.remaining?.join(", ")],
+    ["Stands all the same", status.remaining?.join(", ")], ["Trace", status.trace_id],
   ].filter(([, value]) => value);
   return h("div", { class: "heading" },
     h("div", { class: "title" }, h("h1", { class: "mono" }, status.saga_id), chip(status.phase),

@@ -1,7 +1,7 @@
 // The list: filters that are part of the address, newest first, and as far back as one goes on.
 
 import { get } from "./api.js";
-import { chip, h, number, replace, sagaLink, table } from "./dom.js";
+import { chip, h, number, redraw, replace, sagaLink, table } from "./dom.js";
 import { age, count, duration, instant, reason } from "./words.js";
 
 const STATES = [["", "any"], ["open", "open"], ["parked", "parked"], ["running", "running"],
@@ -39,7 +39,7 @@ export async function sagas(main, { signal, query }) {
   for (const name of FIELDS) if (query.get(name)) wanted.set(name, query.get(name));
 
   const draw = () => {
-    replace(list, table("Sagas", ["Saga", "State", "Reason", "Accepted", "Took"], rows.map((row) => [
+    redraw(list, table("Sagas", ["Saga", "State", "Reason", "Accepted", "Took"], rows.map((row) => [
       sagaLink(row.saga_id), chip(row.phase), reason(row.reason, row.step),
       h("time", { title: instant(row.accepted_at_ms) }, age(row.accepted_at_ms)),
       number(["completed", "compensated"].includes(row.phase)

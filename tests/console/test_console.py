@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 from serving_within import served
 from story import Shown, picture, submit
@@ -80,6 +81,26 @@ async def test_sagas_are_found_by_filters_that_the_address_keeps(story: Shown) -
     await page.get_by_role("button", name="Look further").click()
     await expect(page.locator("tbody tr").filter(has_text="stuck-1")).to_have_count(1)
     await expect(page.locator(".far")).to_contain_text("that is all")
+    await page.close()
+
+
+async def test_a_list_that_moves_takes_neither_the_keyboard_nor_a_selection_away(
+    story: Shown,
+) -> None:
+    page = await story.open("sagas?reason=INSUFFICIENT_STOCK")
+    link = page.get_by_role("link", name="order:sold-out", exact=True)
+    await link.focus()
+    rare = [{"item_id": "rare", "quantity": 3}]
+    await submit(story.server, "sold-out-again", items=rare)
+    await expect(page.get_by_role("link", name="order:sold-out-again")).to_be_visible()
+    await expect(link).to_be_focused()
+    await link.evaluate("(one) => getSelection().selectAllChildren(one)")
+    shown = int((await page.locator(".far").inner_text()).split()[0])
+    await submit(story.server, "sold-out-later", items=rare)
+    await expect(page.locator(".far")).to_contain_text(f"{shown + 1} shown")
+    assert await page.evaluate("getSelection().toString()") == "order:sold-out"
+    await page.evaluate("getSelection().removeAllRanges()")
+    await expect(page.get_by_role("link", name="order:sold-out-later")).to_be_visible()
     await page.close()
 
 
@@ -177,6 +198,8 @@ async def test_each_page_can_be_read_and_every_control_has_a_name(story: Shown, 
         await expect(page.locator(".empty", has_text="Loading")).to_have_count(0)
         assert await page.evaluate(UNNAMED) == [], place
         assert await page.evaluate(CONTRAST) == [], place
+        found = await Axe().run(page)
+        assert found.violations_count == 0, (place, found.generate_report())
         if place == "" and theme == "dark":
             await expect(page.locator(".tile").first).to_be_visible()
             await picture(page, "overview-dark")
