@@ -48,7 +48,12 @@ __all__ = [
 
 
 class Participant(abc.ABC):
-    """Base class of services.
+    """Base class of services: tables of its own, and operations on them.
+
+    A subclass sets `name`, `tables` and `operations`; the rest is optional. Its functions run in
+    the transaction that also writes the ledger row of their call, so they need know nothing of
+    repeats, tombstones or epochs. They must not wait, and must talk to nobody outside: the
+    transaction may be run again.
 
     Attributes:
         name: What steps call it.

@@ -141,7 +141,7 @@ class Rehearsal:
         finally:
             reader.close()
 
-    def take_fault(self, call: str) -> tuple[bool, bool]:
+    def _take_fault(self, call: str) -> tuple[bool, bool]:
         """Return whether the engine dies now, and whether this answer is lost; once each."""
         is_deadly = call in self._deadly
         self._deadly.discard(call)
@@ -235,7 +235,7 @@ class _Play:
                 self._rehearsal.calls.append(name)
 
             def answered(reply: StepReply, name: str = name) -> None:
-                is_deadly, is_lost = self._rehearsal.take_fault(name)
+                is_deadly, is_lost = self._rehearsal._take_fault(name)
                 if is_deadly:
                     self._kill_engine()
                 elif not is_lost:

@@ -89,7 +89,19 @@ class Effects(View, Protocol):
         """The instant of the transaction, Unix time; the same for all calls of a batch."""
 
     def put(self, table: str, key: str, value: Any) -> None:
-        """Put plain data under `key`; what is done to `value` afterwards is not stored."""
+        """Put plain data under `key`; what is done to `value` afterwards is not stored.
+
+        Args:
+            table: One of the participant's own.
+            key: Of 1 to 500 bytes as UTF-8.
+            value: None, numbers, texts, bytes, lists and dictionaries of these. A tuple comes
+                back as a list.
+
+        Raises:
+            KeyError: If there is no such table.
+            TypeError: If it is no plain data.
+            ValueError: If the key is empty or too long.
+        """
 
     def delete(self, table: str, key: str) -> None:
         """Delete `key`; one that is not there is no error."""
