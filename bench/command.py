@@ -11,6 +11,7 @@ import typer
 
 from raysaga.api.cli_terminal import JsonOption, Terminal
 from raysaga.bench import options as option
+from raysaga.bench.brokers import bench_brokers
 from raysaga.bench.compare import compare, lines_of
 from raysaga.bench.options import Wanted, given, settings_in
 from raysaga.bench.peers.run import PEERS
@@ -143,3 +144,6 @@ def report_command(
         ) from error
     write_report(read_lines(sorted(folder.glob("*.jsonl"))), page, pictures)
     Terminal(as_json=False).note(f"written: {page}")
+
+
+bench_app.command("brokers")(bench_brokers)

@@ -12,6 +12,7 @@ from raysaga.statemachines.errors import ValidationError
 IDENTITY = (
     "workload",
     "peer",
+    "transport",
     "profiled",
     "strategy",
     "skew",
