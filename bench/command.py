@@ -69,7 +69,7 @@ def bench(
     lists = given(
         workloads=workload,
         in_flight=in_flight,
-        rate_per_s=rate,
+        rates_per_s=rate,
         durability=durability,
         strategies=strategy,
         skews=skew,

@@ -32,7 +32,8 @@ InFlightOption = Annotated[
 SecondsOption = Annotated[float, typer.Option(min=0.1, help="Aim of one measurement.")]
 RepetitionsOption = Annotated[int, typer.Option(min=1)]
 RateOption = Annotated[
-    float | None, typer.Option(min=0.1, help="Open loop: Poisson arrivals a second.")
+    list[float] | None,
+    typer.Option(min=0.1, help="Open loop: Poisson arrivals a second; repeat for several."),
 ]
 DurabilityOption = Annotated[
     list[Durability] | None, typer.Option(help="Of the definition; repeat for several.")
@@ -80,7 +81,7 @@ class Wanted:
     in_flight: tuple[int, ...] = LEVELS
     seconds: float
     repetitions: int
-    rate_per_s: float | None = None
+    rates_per_s: tuple[float, ...] = ()
     durability: tuple[Durability, ...] = (Durability.PIPELINED,)
     strategies: tuple[str, ...] = STRATEGIES
     skews: tuple[str, ...] = (*SKEWS, "hot")

@@ -22,6 +22,9 @@ from raysaga.bench.waiting import run_waiting
 from raysaga.bench.workloads import WORKLOADS, Workload, contended, with_durability
 from raysaga.statemachines.errors import ValidationError
 
+WARMERS = (16,)
+"""Callers who warm an engine up for an open loop."""
+
 
 def measured(
     wanted: Wanted, data: Path | None, note: Callable[[str], None]
@@ -51,10 +54,14 @@ def measured(
 def _loops(wanted: Wanted, folders: Iterator[Path]) -> Iterator[dict[str, Any]]:
     """Yield the lines of loops; those with the same services share an engine."""
     engines: dict[str, list[Cell]] = {}
+    loads = [
+        Load(level, wanted.seconds, wanted.dedicated, rate, wanted.seed)
+        for level in (wanted.in_flight if not wanted.rates_per_s else WARMERS)
+        for rate in (wanted.rates_per_s or (None,))
+    ]
     for workload in _workloads(wanted):
         for durability in wanted.durability:
-            for level in wanted.in_flight:
-                load = Load(level, wanted.seconds, wanted.dedicated, wanted.rate_per_s, wanted.seed)
+            for load in loads:
                 cell = Cell(with_durability(workload, durability), load)
                 engines.setdefault(json.dumps(workload.services), []).append(cell)
     for cells in engines.values():
