@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ import psutil
 
 from raysaga.bench.activities import ACTIVITIES, WAIT, shares
 from raysaga.bench.bed import Bed, open_bed
+from raysaga.bench.compiled_frames import as_sources, compiled_sources
 from raysaga.bench.flames import Stacks, flame_graph
 from raysaga.bench.judge import judge
 from raysaga.bench.loops import Loop, closed_loop
 from raysaga.bench.measure import Load, one_saga, run_level
 from raysaga.bench.workloads import Workload
+from raysaga.compiled import is_compiled
 from raysaga.statemachines.errors import SagaError
 
 SAMPLES_PER_S = 200
@@ -136,7 +138,9 @@ def profiler() -> str:
 async def _look(py_spy: str, pid: int, seconds: float) -> Stacks:
     """Return the stacks that a process was seen in, weighted by seconds on a core."""
     with tempfile.NamedTemporaryFile() as file:
-        arguments = ["--pid", str(pid), "--duration", str(round(seconds)), "--nonblocking"]
+        arguments = ["--pid", str(pid), "--duration", str(round(seconds))]
+        # Native stacks can be read of a process that stands still only.
+        arguments.append("--native" if is_compiled() else "--nonblocking")
         arguments += ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--function", "--threads"]
         before = _thread_cpu_s(pid)
         process = await asyncio.create_subprocess_exec(
@@ -152,7 +156,18 @@ async def _look(py_spy: str, pid: int, seconds: float) -> Stacks:
             raise ProfilerMissingError("py-spy was not let into a process; run it as root")
         after = _thread_cpu_s(pid)
         used_s = {thread: after[thread] - before.get(thread, 0.0) for thread in after}
-        return weighted(stacks_in(file.read().decode()), used_s)
+        stacks = stacks_in(file.read().decode())
+        if is_compiled():
+            sources = compiled_sources()
+            stacks = _gathered((as_sources(s, sources), count) for s, count in stacks.items())
+        return weighted(stacks, used_s)
+
+
+def _gathered(stacks: Iterable[tuple[tuple[str, ...], float]]) -> dict[tuple[str, ...], float]:
+    found: dict[tuple[str, ...], float] = defaultdict(float)
+    for stack, count in stacks:
+        found[stack] += count
+    return dict(found)
 
 
 def _thread_cpu_s(pid: int) -> dict[int, float]:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from raysaga.bench.activities import OTHER, activity_of, shares
+from raysaga.bench.compiled_frames import as_sources
 from raysaga.bench.flames import flame_graph
 from raysaga.bench.profile_run import NATIVE, stacks_in, weighted
 
@@ -52,3 +53,18 @@ def test_a_flame_graph_is_a_picture_of_its_stacks() -> None:
     picture = ElementTree.fromstring(flame_graph("a < b", {(LOOP, HOST): 3.0, (LOOP,): 1.0}))
     told = [title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert told == [f"{LOOP}: 100.0%", f"{HOST}: 75.0%"]
+
+
+def test_a_compiled_function_is_told_as_its_source() -> None:
+    stack = [
+        "thread (7): MainThread",
+        "0x7fc7e484524a (libc.so.6)",
+        LOOP,
+        "CPyPy_codec___check_value (raysaga__mypyc.so)",
+        "CPyDef_codec___check_value.localalias (raysaga__mypyc.so)",
+        "CPyDict_GetItem (raysaga__mypyc.so)",
+        "__Pyx_Call (loop.cpython-311-x86_64-linux-gnu.so)",
+    ]
+    found = as_sources(stack, {"codec": "raysaga/storage/codec.py"})
+    assert found == (stack[0], LOOP, "check_value (raysaga/storage/codec.py)")
+    assert activity_of(found) == "encode"
