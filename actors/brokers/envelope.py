@@ -77,12 +77,13 @@ class Message(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A saga that somebody wants."""
+    """A saga that somebody wants; `traceparent` is the context that it is wanted in."""
 
     definition: str
     key: str
     input: Mapping[str, Any]
     deadline_ms: int | None
+    traceparent: str = ""
 
 
 # -- writing -----------------------------------------------------------------
@@ -159,9 +160,10 @@ def order_message(order: Order, *, body_format: str = "msgpack") -> Message:
         ValidationError: If its input cannot be written so, or is too large.
     """
     saga_id = f"{order.definition}:{order.key}"
-    trace = saga_traceparent("", saga_id)
-    fields = {"type": ORDER, "version": VERSION, **order._asdict(), "traceparent": trace}
-    return _message(fields, body_format, saga_id, saga_id, saga_id, "", trace)
+    fields = {"type": ORDER, "version": VERSION, **order._asdict()}
+    if not order.traceparent:
+        del fields["traceparent"]
+    return _message(fields, body_format, saga_id, saga_id, saga_id, "", order.traceparent)
 
 
 def outcome_message(
@@ -292,6 +294,7 @@ def read_order(message: Message) -> Order:
         _text(fields, "key"),
         _map(fields, "input"),
         None if deadline is None else _number(fields, "deadline_ms"),
+        message.traceparent or (_text(fields, "traceparent") if "traceparent" in fields else ""),
     )
 
 

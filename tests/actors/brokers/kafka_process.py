@@ -103,6 +103,7 @@ class KafkaProcess:
             "auto.create.topics.enable=false",
             "log.cleaner.dedupe.buffer.size=2097152",
             "group.initial.rebalance.delay.ms=0",
+            "group.min.session.timeout.ms=1000",
             "offsets.topic.num.partitions=1",
             "offsets.topic.replication.factor=1",
             "share.coordinator.state.topic.num.partitions=1",

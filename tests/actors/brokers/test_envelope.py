@@ -80,12 +80,17 @@ def test_a_reply_arrives_as_it_was_sent_and_as_the_schema_says(
     assert message.traceparent == asked.traceparent
 
 
+@pytest.mark.parametrize("trace", ["", f"00-{'a' * 32}-{'b' * 16}-01"])
 @pytest.mark.parametrize("body_format", FORMATS)
-def test_an_order_arrives_as_it_was_sent_and_as_the_schema_says(body_format: str) -> None:
-    order = Order("order", "o-1", {"order_id": "o-1", "amount": 3}, None)
+def test_an_order_arrives_as_it_was_sent_and_as_the_schema_says(
+    body_format: str, trace: str
+) -> None:
+    """With the trace context that it is wanted in, in its header or in its body alone."""
+    order = Order("order", "o-1", {"order_id": "o-1", "amount": 3}, None, trace)
     message = order_message(order, body_format=body_format)
     check_against_schema(message)
     assert read_order(message) == order
+    assert read_order(message._replace(traceparent="")) == order
 
 
 def test_each_attempt_has_its_own_message_and_all_have_one_trace() -> None:

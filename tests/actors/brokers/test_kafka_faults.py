@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from raysaga.actors.brokers import kafka as driver
 from raysaga.actors.brokers import kafka_reading
 from raysaga.actors.brokers.address import parse_address
 from raysaga.actors.brokers.broker import Delivery, Link, open_broker
@@ -76,9 +77,13 @@ async def test_a_connection_that_is_cut_at_any_stage_costs_no_order(
 
 
 async def test_a_broker_that_is_killed_with_messages_in_flight_loses_none(
-    kafka: KafkaProcess, open_shop: OpenShop, request: pytest.FixtureRequest
+    kafka: KafkaProcess,
+    open_shop: OpenShop,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Calls, replies and outcomes are under way; all are there in the end."""
+    monkeypatch.setattr(driver, "CONNECT_TIMEOUT_S", 3.0)
     told = queue(kafka, request) + "-outcomes"
     shop = await open_shop(brokered={"inventory": queue(kafka, request)}).open()
     async with telling(shop, told) as egress:
@@ -113,9 +118,13 @@ async def test_a_broker_that_stands_still_delays_orders_and_loses_none(
 
 
 async def test_a_service_that_dies_between_effect_and_answer_does_not_act_twice(
-    kafka: KafkaProcess, open_shop: OpenShop, request: pytest.FixtureRequest
+    kafka: KafkaProcess,
+    open_shop: OpenShop,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its connections are cut for good when the answer leaves; the next one finds the call."""
+    monkeypatch.setattr(driver, "SESSION_MS", 1_500)
     shop = open_shop(brokered={"payment": queue(kafka, request)})
     await shop.open(runs=())
     waiting = shop.submit()
