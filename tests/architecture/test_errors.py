@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterator
 from enum import Enum
+from importlib.machinery import FileFinder
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from raysaga.statemachines.errors import SagaError
 
 
 def _modules() -> Iterator[types.ModuleType]:
+    """Yield all modules, but those with requirements of their own, which run elsewhere."""
     for info in pkgutil.walk_packages(raysaga.__path__, "raysaga."):
-        if not info.name.endswith("__main__"):
+        assert isinstance(info.module_finder, FileFinder)
+        is_apart = (Path(info.module_finder.path) / "requirements.txt").exists()
+        if not is_apart and not info.name.endswith("__main__"):
             yield importlib.import_module(info.name)
 
 
