@@ -195,7 +195,10 @@ class Keeper:
             except SagaError as error:
                 self.error = error
                 self._log.warning("broker_not_connected", code=error.code, reason=str(error))
-            except Exception as error:  # noqa: BLE001 - nobody else would make the next link
+            except (Exception, asyncio.CancelledError) as error:
+                # Nobody else would make the next link, and libraries cancel what is not theirs.
+                if is_own_cancellation(error):
+                    raise
                 self._log.error("broker_link_failed", exc_info=error)
             if loop.time() - up_since > BACKOFF_MS_MAX / 1_000:
                 # One that is lost as soon as it is made is as good as none.
