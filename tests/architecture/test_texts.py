@@ -25,8 +25,11 @@ REGISTRY_HOST = re.compile(
 
 FOREIGN = {
     # Of libraries and the operating system: cited, not used by name in our code.
+    "CAP_SYS_PTRACE",
     "add_model",
     "get_data",
+    "mdb_env_write_meta",
+    "mdb_page_flush",
     "mdb_txn_commit",
 }
 """Names that prose may mention although our code does not use them."""
