@@ -162,12 +162,19 @@ def test_what_json_cannot_carry_is_told_before_it_is_sent() -> None:
         order_message(Order("order", "o-1", {"blob": b"\x00"}, None), body_format="json")
 
 
-def test_the_asyncapi_document_names_only_what_the_schema_has() -> None:
+def test_the_asyncapi_document_names_what_the_schema_has_and_nothing_else() -> None:
     document = json.loads((DOCS / "asyncapi.json").read_bytes())
     schema = json.loads((DOCS / "envelope.schema.json").read_bytes())
+    named = set()
     for message in document["components"]["messages"].values():
         name = message["payload"]["schema"]["$ref"].rpartition("/")[2]
         assert schema["$defs"][name]["properties"]["type"]["const"] == message["name"]
+        named.add(f"#/$defs/{name}")
+    assert named == {one["$ref"] for one in schema["oneOf"]}
+    carried = [c["messages"] for c in document["channels"].values()]
+    assert {name for messages in carried for name in messages} == {
+        ref.rpartition("/")[2] for ref in named
+    }
 
 
 def test_an_address_is_taken_apart_and_never_shows_its_password() -> None:
