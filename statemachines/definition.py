@@ -66,9 +66,9 @@ class Durability(StrEnum):
     """What rules forced by counterexamples ask for: two flushes for a saga whose steps can all
     be undone, three otherwise."""
     RELAXED = "relaxed"
-    """Neither the birth nor the end, so a crash may lose sagas accepted within the last
-    moments; the point of no return, the turn to compensation and results that another step
-    uses are still waited for."""
+    """Not even the birth, so a crash may lose sagas accepted within the last moments; the
+    point of no return, the turn to compensation and results that another step uses are still
+    waited for, and an end is told when it is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
