@@ -17,6 +17,7 @@ from pathlib import Path
 from raysaga.simulation.chaos.fault import NeverHappenedError
 
 ATTACH_S_MAX = 20.0
+LET_GO_S_MAX = 3.0
 
 _INJECTED = re.compile(r"\(INJECTED\)")
 
@@ -67,10 +68,18 @@ async def failing(
         await _attached(strace, pid)
         yield Tracing(rule, notes)
     finally:
+        await _let_go(strace)
+
+
+async def _let_go(strace: Process) -> None:
+    """End strace, which may wait for ever for a process that died while it was traced."""
+    for end in (strace.terminate, strace.kill):
         if strace.returncode is None:
             with suppress(ProcessLookupError):
-                strace.terminate()
-        await strace.wait()
+                end()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(strace.wait(), LET_GO_S_MAX)
+            return
 
 
 async def _attached(strace: Process, pid: int) -> None:
