@@ -14,6 +14,7 @@ from raysaga.bench import options as option
 from raysaga.bench.brokers import bench_brokers
 from raysaga.bench.compare import compare, lines_of
 from raysaga.bench.options import Wanted, given, settings_in
+from raysaga.bench.pages import fill_pages
 from raysaga.bench.peers.run import PEERS
 from raysaga.bench.results_file import read_lines
 from raysaga.bench.runs import measured
@@ -131,10 +132,13 @@ def report_command(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each picture here as SVG, too.")
     ] = None,
+    pages: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Fill the tables of the pages here, too.")
+    ] = None,
 ) -> None:
     """Write one HTML page of the newest results, with plots.
 
-    Example:  raysaga bench report --pictures docs/bench
+    Example:  raysaga bench report report.html --pictures docs/bench --pages docs
     """
     try:
         from raysaga.bench.report import write_report
@@ -142,8 +146,10 @@ def report_command(
         raise ValidationError(
             f"{error.name} is missing; install it: pip install 'raysaga[bench]'", "report"
         ) from error
-    write_report(read_lines(sorted(folder.glob("*.jsonl"))), page, pictures)
-    Terminal(as_json=False).note(f"written: {page}")
+    lines = read_lines(sorted(folder.glob("*.jsonl")))
+    write_report(lines, page, pictures)
+    changed = fill_pages(pages, lines) if pages is not None else []
+    Terminal(as_json=False).note(f"written: {', '.join([str(page), *changed])}")
 
 
 bench_app.command("brokers")(bench_brokers)

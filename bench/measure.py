@@ -10,7 +10,7 @@ from raysaga.actors.errors import OverloadedError
 from raysaga.bench.bed import Bed
 from raysaga.bench.judge import RunRefusedError
 from raysaga.bench.loops import SHED, One, arrivals_s, closed_loop, open_loop, told
-from raysaga.bench.meter import Reading, Used, used_between
+from raysaga.bench.meter import Reading, Used, foreign_cores, machine_busy_s, used_between
 from raysaga.bench.workloads import Workload
 
 WARM_UP_SHARE = 0.2
@@ -83,7 +83,7 @@ async def run_level(
         schedule = arrivals_s(load.rate_per_s, load.seconds, load.seed)
         loop = await open_loop(one, numbers, schedule)
     after = await _counts(bed)
-    line = told(loop) | costs(before, after, len(loop.ended))
+    line = told(loop) | costs(before, after, len(loop.ended), loop.seconds)
     memory = bed.meter.memory_mib()
     if load.rate_per_s is None:
         line |= {"loop": "closed", "in_flight": load.in_flight}
@@ -102,13 +102,16 @@ class Counts(NamedTuple):
     shards: Sequence[dict[str, Any]]
     services: Mapping[str, dict[str, Any]]
     used: Reading
+    busy_s: float
 
 
 async def _counts(bed: Bed) -> Counts:
-    return Counts(await bed.sagas.stats(), await bed.service_stats(), bed.meter.read())
+    return Counts(
+        await bed.sagas.stats(), await bed.service_stats(), bed.meter.read(), machine_busy_s()
+    )
 
 
-def costs(before: Counts, after: Counts, sagas: int) -> dict[str, Any]:
+def costs(before: Counts, after: Counts, sagas: int, seconds: float) -> dict[str, Any]:
     """Return what was used between two moments, by saga."""
     used = used_between(before.used, after.used)
     total = Used(
@@ -133,6 +136,7 @@ def costs(before: Counts, after: Counts, sagas: int) -> dict[str, Any]:
         "cpu_ms_per_saga_by_process": {
             name: round(u.cpu_s * 1e3 / sagas, 4) for name, u in sorted(used.items())
         },
+        "foreign_cores": foreign_cores(after.busy_s - before.busy_s, used, seconds),
         "written_kib_per_saga": round(total.written_bytes / 1024 / sagas, 3),
         "written_kib_per_saga_by_process": {
             name: round(u.written_bytes / 1024 / sagas, 3) for name, u in sorted(used.items())

@@ -83,6 +83,24 @@ class Meter:
         return [this, *this.children(recursive=True)]
 
 
+def machine_busy_s() -> float:
+    """Return how long the machine's cores have worked since it was started, all together."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
+
+def foreign_cores(busy_s: float, used: Reading, seconds: float) -> float:
+    """Return how many cores worked for others meanwhile; a figure is as good as this is small.
+
+    Args:
+        busy_s: What all cores worked.
+        used: What was used of that.
+        seconds: In which time.
+    """
+    own_s = sum(one.cpu_s for one in used.values())
+    return round(max(busy_s - own_s, 0.0) / seconds, 2)
+
+
 def used_between(before: Reading, after: Reading) -> dict[str, Used]:
     """Return what was used between two readings, by name."""
     nothing = Used(cpu_s=0.0, written_bytes=0)

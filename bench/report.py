@@ -33,6 +33,7 @@ COLUMNS = (
     "p99_ms",
     "p99_9_ms",
     "cpu_ms_per_saga",
+    "foreign_cores",
     "written_kib_per_saga",
     "flushes_per_saga",
     "exchanges_per_saga",

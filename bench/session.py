@@ -103,5 +103,6 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for name in ("sagas_per_s", *MEDIANS)
             if all(name in run for run in runs)
         },
+        "foreign_cores": max(run["foreign_cores"] for run in runs),
         "repetitions": len(runs),
     }

@@ -31,6 +31,7 @@ FIGURES = (
     "p50_ms",
     "p99_ms",
     "cpu_ms_per_saga",
+    "foreign_cores",
     "flushes_per_saga",
     "memory_mib",
     "us_per_step",

@@ -22,7 +22,7 @@ import psutil
 import uvloop
 
 from raysaga.bench.measure import Load
-from raysaga.bench.meter import Meter, Reading, used_between
+from raysaga.bench.meter import Meter, Reading, foreign_cores, machine_busy_s, used_between
 from raysaga.bench.peers.errors import PeerFailedError, PeerMissingError
 from raysaga.bench.peers.homes import home_of
 from raysaga.bench.peers.postgres import postgres
@@ -251,15 +251,18 @@ async def _heard(
     name: str, process: asyncio.subprocess.Process, servers: dict[int, str]
 ) -> dict[str, Any]:
     before: Reading = {}
+    busy_s = 0.0
     run: dict[str, Any] = {}
     async for told in _lines(process):
         event = told.pop("event")
         meter = _TreeMeter({process.pid: "driver", **servers})
         if event == "measuring":
-            before = meter.read()
+            before, busy_s = meter.read(), machine_busy_s()
         elif event == "measured":
             used = used_between(before, meter.read())
-            run = told | _costs(used, told["ended"]) | {"memory_mib_by_process": meter.memory_mib()}
+            run = told | _costs(used, told["ended"])
+            run["foreign_cores"] = foreign_cores(machine_busy_s() - busy_s, used, told["seconds"])
+            run["memory_mib_by_process"] = meter.memory_mib()
         elif event == "checked":
             if told["problems"]:
                 raise PeerFailedError(name, "; ".join(told["problems"]))
