@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import ipaddress
 import signal
 import socket
@@ -25,6 +24,7 @@ from raysaga.api.cli_terminal import (
     StockOption,
     Terminal,
 )
+from raysaga.api.cli_values import load_definition
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.http.access import TOKENS_NAME, Right, Token, load_tokens, make_token
 from raysaga.api.http.app import serving
@@ -89,7 +89,7 @@ def serve(
     tokens = load_tokens(file) if is_open or auth else None
     if tokens == []:
         raise no_token("--host")
-    known = (order_saga, *map(definition_at, definition or ()))
+    known = (order_saga, *map(load_definition, definition or ()))
     settings = services_of(services, stock, data)
     names = None if is_open else {*LOOPBACK_NAMES, *(allow_host or ())}
     listener = _listen(host, port)
@@ -189,22 +189,6 @@ def no_token(option: str) -> ValidationError:
     """Return the error of who would serve everybody; `option` is what asks for tokens."""
     sentence = "there is no token yet, and everybody could do everything; make one: raysaga "
     return ValidationError(f"{sentence}token NAME --right read --right operate", option)
-
-
-def definition_at(name: str) -> SagaDefinition:
-    """Return the definition that `MODULE:NAME` leads to.
-
-    Raises:
-        ValidationError: If it leads to none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValidationError(f"{name} leads nowhere ({error})", "--definition") from error
-    if not isinstance(found, SagaDefinition):
-        raise ValidationError(f"{name} is no definition", "--definition")
-    return found
 
 
 @token_app.command()

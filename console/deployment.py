@@ -25,13 +25,14 @@ from starlette.types import ASGIApp
 from raysaga.actors.archive import Archive
 from raysaga.actors.log import configure_log
 from raysaga.actors.shells.serving import deployment_of
+from raysaga.api.cli_values import load_definition
 from raysaga.api.client import connect
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.http.access import TOKENS_NAME, load_tokens
 from raysaga.api.http.app import serving
 from raysaga.api.http.edge import WithoutOverrides
 from raysaga.api.http.lifespan import Opened
-from raysaga.console.command import definition_at, no_token
+from raysaga.console.command import no_token
 from raysaga.console.pages import console_router
 from raysaga.statemachines.order import order_saga
 
@@ -64,7 +65,7 @@ def app(given: Mapping[str, str]) -> Any:
     if not load_tokens(data / TOKENS_NAME):
         raise no_token("data")
     for name in names:
-        definition_at(name)
+        load_definition(name)
 
     def build() -> ASGIApp:
         return Opened(lambda: _open(data, names))
@@ -83,7 +84,7 @@ async def _open(data: Path, names: Sequence[str]) -> AsyncIterator[ASGIApp]:
                 archive,
                 tokens=load_tokens(data / TOKENS_NAME),
                 names=None,
-                definitions=(order_saga, *map(definition_at, names)),
+                definitions=(order_saga, *map(load_definition, names)),
                 routers=[console_router()],
             ) as application:
                 yield application
