@@ -3,7 +3,8 @@
 Guarantees: a line is in the file before `write` returns, and is never split between two
 files. Several processes may write to one path: whoever finds the file large turns it over,
 one at a time, and the others follow with their next line but one.
-Refuses nothing: what cannot be turned over grows on, for a log must not stop its process.
+Refuses nothing: what cannot be turned over grows on, and a line that there is no room for is
+lost, for a log must not stop its process.
 Costs: two system calls a line.
 
 The files are `NAME`, `NAME.1`, `NAME.2`, … from the newest to the oldest.
@@ -45,13 +46,18 @@ class LogFile:
         self._bytes_max = bytes_max
         self._files_max = files_max
         self._file = self._opened()
+        self._is_torn = False
 
     def write(self, line: str) -> int:
         """Append a line, which ends with its newline; return its length."""
-        self._file.write(line.encode("utf-8", "backslashreplace"))
-        # The end of the file, whoever else has written to it.
-        if self._file.tell() >= self._bytes_max:
-            with contextlib.suppress(OSError):
+        text = line.encode("utf-8", "backslashreplace")
+        if self._is_torn:
+            # Of the line before, only a part found room.
+            text = b"\n" + text
+        with contextlib.suppress(OSError):
+            self._is_torn = self._file.write(text) < len(text)
+            # The end of the file, whoever else has written to it.
+            if self._file.tell() >= self._bytes_max:
                 self._turn_over()
         return len(line)
 

@@ -32,10 +32,12 @@ def prepare_process() -> None:
 
 
 def exit_fatally(error: BaseException) -> NoReturn:
-    """Write why to standard error, and end the process at once."""
-    sys.stderr.write(f"raysaga: process {os.getpid()} stops: {type(error).__name__}: {error}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_FATAL)
+    """Write why to standard error if that is possible, and end the process at once."""
+    try:
+        sys.stderr.write(f"raysaga: process {os.getpid()} stops: {type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(EXIT_FATAL)
 
 
 def owner_name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,19 @@ def test_a_log_that_is_turned_over_while_it_is_read_is_read_once(tmp_path: Path)
 def test_any_text_can_be_written(tmp_path: Path, text: str) -> None:
     LogFile(tmp_path / "shard-0.jsonl").write(text + "\n")
     assert (tmp_path / "shard-0.jsonl").stat().st_size > len(text)
+
+
+def test_a_line_that_there_is_no_room_for_is_lost_and_stops_nobody(tmp_path: Path) -> None:
+    """Method: a limit on the size of files, which cuts one line and refuses the next."""
+    log = LogFile(tmp_path / "shard-0.jsonl")
+    log.write(line_of(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LINE_BYTES * 3 // 2, hard))
+    try:
+        log.write(line_of(1))
+        log.write(line_of(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write(line_of(3))
+    log.write(line_of(4))
+    assert numbers_in(tmp_path) == [0, 3, 4]
