@@ -56,7 +56,7 @@ ShardsOption = Annotated[int, typer.Option(min=1)]
 EngineOption = Annotated[
     str, typer.Option(metavar="JSON", help="Settings of the engine other than the defaults.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of arrivals and peers.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of arrivals; certificates note it.")]
 DataFolderOption = Annotated[Path | None, typer.Option(help="Where data folders are made.")]
 ProfileOption = Annotated[
     Path | None,
