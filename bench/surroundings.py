@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -25,8 +26,13 @@ def surroundings() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "command": "raysaga " + " ".join(sys.argv[1:]),
+        "command": "raysaga " + without_passwords(" ".join(sys.argv[1:])),
     }
+
+
+def without_passwords(command: str) -> str:
+    """Return a command as it may be written down: addresses of brokers hold passwords."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", command)
 
 
 def _git(*arguments: str) -> str:
