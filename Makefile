@@ -48,7 +48,7 @@ docs: $(INSTALLED) ## build the documentation into build/site; a broken link or 
 	$(BIN)/python docs/site/build.py build
 
 bench: $(INSTALLED) ## measure, and add a line to bench/results
-	$(BIN)/raysaga bench
+	$(BIN)/raysaga bench --results bench/results/$$(date -u +%F).jsonl
 
 clean: ## remove build output and caches; keeps .venv and all data
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

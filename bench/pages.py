@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raysaga.bench.activities import ACTIVITIES, WAIT
-from raysaga.bench.results_file import Line, newest
+from raysaga.bench.results_file import Line, by_durability, newest
 from raysaga.bench.workloads import SKEWS, STRATEGIES
 
 FOREIGN_TOLD_FROM = 0.15
@@ -119,12 +119,8 @@ def _contended_cell(row: Line | None) -> str:
 
 
 def _durability(lines: Sequence[Line]) -> Iterator[str]:
-    rows = [r for r in newest(lines, "happy", loop="closed", hosting="shared") if _is_usual(r)]
-    strict = [row for row in rows if row.get("durability") == "strict"]
-    # Of the same command, since the machine differs from hour to hour.
-    commands = {row["command"] for row in strict}
-    rows = [row for row in rows if row["command"] in commands]
-    levels = sorted({row["in_flight"] for row in strict})
+    rows = by_durability(lines)
+    levels = sorted({row["in_flight"] for row in rows})
     found = {(row["durability"], row["in_flight"]): row for row in rows}
     yield "Completed orders a second; p50 / p99 in ms; the journal's flushes an order.\n"
     yield from _head("", *(f"{level} in flight" for level in levels))
@@ -140,10 +136,6 @@ def _durability(lines: Sequence[Line]) -> Iterator[str]:
 def _durable_cell(row: Line) -> str:
     times = f"{_n(row['p50_ms'])} / {_n(row['p99_ms'])}"
     return f"{_n(row['sagas_per_s'])}; {times}; {row['flushes_per_saga']:.2g}"
-
-
-def _is_usual(row: Line) -> bool:
-    return "engine" not in row and row.get("shards") == 1
 
 
 def _reads(lines: Sequence[Line]) -> Iterator[str]:

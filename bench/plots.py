@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from raysaga.bench.results_file import Line, newest
+from raysaga.bench.results_file import Line, by_durability, newest
 from raysaga.bench.workloads import SKEWS, STRATEGIES
 
 COLOURS = ("#2563eb", "#b45309", "#059669", "#9333ea", "#dc2626", "#0891b2", "#6b7280", "#111827")
@@ -144,15 +144,14 @@ def contention(lines: Sequence[Line], figure_name: str, title: str, ylabel: str)
 
 def durability(lines: Sequence[Line]) -> str | None:
     """Draw what each durability gives and takes, by concurrency."""
-    rows = [r for r in newest(lines, "happy", loop="closed", hosting="shared") if "engine" not in r]
-    kinds = {row.get("durability") for row in rows}
-    if not {"strict", "pipelined", "relaxed"} <= kinds:
+    rows = by_durability(lines)
+    if not rows:
         return None
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         for kind in ("relaxed", "pipelined", "strict"):
-            of = [row for row in rows if row.get("durability") == kind and row.get("shards") == 1]
+            of = [row for row in rows if row["durability"] == kind]
             _curve(left, of, "sagas_per_s", kind)
             _curve(right, of, "p50_ms", kind)
         _levels(left, "completed orders a second")
@@ -276,7 +275,7 @@ def profile(lines: Sequence[Line]) -> str | None:
             axes.barh(list(table), us, left=list(left.values()), label=activity, color=colour)
             left = {name: left[name] + u for name, u in zip(table, us, strict=True)}
         axes.set_xlabel("µs a saga")
-        axes.legend(fontsize=7, ncols=2, loc="lower right")
+        figure.legend(loc="outside right center", fontsize=8)
 
     return svg(f"What a saga pays for, {row['in_flight']} in flight", draw, WIDE)
 

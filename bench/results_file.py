@@ -93,6 +93,15 @@ def newest(lines: Sequence[Line], workload: str, **wanted: Any) -> list[Line]:
     return list(found.values())
 
 
+def by_durability(lines: Sequence[Line]) -> list[Line]:
+    """Return what the newest command measured that compared durabilities: all of it."""
+    strict = newest(lines, "happy", durability="strict", loop="closed", hosting="shared")
+    if not strict:
+        return []
+    command = max(strict, key=lambda line: str(line["at"]))["command"]
+    return newest(lines, "happy", command=command)
+
+
 def values(line: Line, figure: str) -> list[float]:
     """Return a figure of each repetition; the only one there is, if they were not kept."""
     each = line.get(f"{figure}_each")
