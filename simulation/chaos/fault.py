@@ -121,6 +121,7 @@ class Fault(ABC):
         what: What it does, as the end of a sentence; for the table and the report.
         seconds: What a strike usually takes, from beginning to healed; for the plan of a run.
         strike_s_max: After so long a strike is cancelled, and has not bitten.
+        combines: Whether another such fault may strike at the same time.
     """
 
     name: ClassVar[str]
@@ -128,6 +129,7 @@ class Fault(ABC):
     what: ClassVar[str]
     seconds: ClassVar[float] = 5.0
     strike_s_max: ClassVar[float] = STRIKE_S_MAX
+    combines: ClassVar[bool] = False
 
     def missing(self) -> str:
         """Return what this machine lacks for it, as a sentence; empty if nothing."""

@@ -63,6 +63,7 @@ class HotItem(Fault):
     name: ClassVar[str] = "hot-item"
     numbers: ClassVar[tuple[int, ...]] = (37,)
     what: ClassVar[str] = "has everybody order one item"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 10.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
@@ -85,6 +86,7 @@ class CancelRace(Fault):
     name: ClassVar[str] = "cancel-race"
     numbers: ClassVar[tuple[int, ...]] = (41,)
     what: ClassVar[str] = "cancels orders at every moment of their lives"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 10.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
@@ -113,6 +115,7 @@ class Storm(Fault):
     name: ClassVar[str] = "submit-storm"
     numbers: ClassVar[tuple[int, ...]] = (39,)
     what: ClassVar[str] = "submits one order a hundred times"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 6.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:

@@ -45,6 +45,7 @@ class ClockJumps(Fault):
     numbers: ClassVar[tuple[int, ...]] = (33,)
     what: ClassVar[str] = "has the wall clock jump by hours and days, in a folder of its own"
     seconds: ClassVar[float] = 45.0
+    strike_s_max: ClassVar[float] = 420.0
     offsets_s: ClassVar[tuple[int, ...]] = OFFSETS_S
 
     def missing(self) -> str:
@@ -55,13 +56,13 @@ class ClockJumps(Fault):
         """Bitten when a saga was accepted at an instant by the clock that jumped."""
         async with aside(stage, "clocks", copied=False) as other:
             clock = other.workplace / "clock"
-            _put(clock, 0)
+            put(clock, 0)
             launch = replace(
-                stage.launch, environment={**stage.launch.environment, **_environment(clock)}
+                stage.launch, environment={**stage.launch.environment, **environment_of(clock)}
             )
             await other.start(launch)
             for number, offset_s in enumerate(self.offsets_s):
-                _put(clock, offset_s)
+                put(clock, offset_s)
                 blow.inflicted(f"{offset_s:+d} s")
                 await _jumped(other, blow, f"clock-{number}", offset_s)
             under_way = await other.order(other.callers, "rest", timeout_s=REST_S)
@@ -76,7 +77,8 @@ class ClockJumps(Fault):
 FAULTS: Final[tuple[Fault, ...]] = (ClockJumps(),)
 
 
-def _environment(clock: Path) -> dict[str, str]:
+def environment_of(clock: Path) -> dict[str, str]:
+    """Return what makes a process, and all that it starts, look at the file `clock`."""
     return {
         "LD_PRELOAD": str(clock_library()),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -86,7 +88,7 @@ def _environment(clock: Path) -> dict[str, str]:
     }
 
 
-def _put(clock: Path, offset_s: int) -> None:
+def put(clock: Path, offset_s: int) -> None:
     """Put the clock, so that whoever looks meanwhile sees the old time or the new one."""
     newer = clock.with_suffix(".new")
     newer.write_text(f"{offset_s:+d}\n", encoding="ascii")

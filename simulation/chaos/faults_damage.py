@@ -43,6 +43,7 @@ class FlipBits(Fault):
     numbers: ClassVar[tuple[int, ...]] = (26,)
     what: ClassVar[str] = "flips bits in two sagas' records, on a copy of the folder"
     seconds: ClassVar[float] = 30.0
+    strike_s_max: ClassVar[float] = 420.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Bitten when the saga under way is parked as unreadable."""
@@ -73,6 +74,7 @@ class CutFile(Fault):
     numbers: ClassVar[tuple[int, ...]] = (28,)
     what: ClassVar[str] = "cuts a journal's file in half under a running shard, on a copy"
     seconds: ClassVar[float] = 40.0
+    strike_s_max: ClassVar[float] = 420.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Bitten when the shard's process has ended, and those after it do not start."""
@@ -107,6 +109,7 @@ class StartReadOnly(Fault):
     numbers: ClassVar[tuple[int, ...]] = (32,)
     what: ClassVar[str] = "starts an engine on a read-only disk, with a copy of the folder"
     seconds: ClassVar[float] = 30.0
+    strike_s_max: ClassVar[float] = 420.0
 
     def missing(self) -> str:
         """Return what is missing to mount a folder read-only."""

@@ -32,7 +32,7 @@ ORDERS_MIN: Final = 3
 """Orders that must be accepted after a wound before it counts as survived."""
 
 CALLS: Final = ("fdatasync", "pwrite64", "writev")
-"""What LMDB flushes and writes pages with (mdb.c, `mdb_page_flush`, `mdb_env_write_meta`)."""
+"""What LMDB flushes and writes pages with (mdb.c)."""
 
 
 class Wound(NamedTuple):

@@ -34,7 +34,7 @@ class _Cut(OnTwoNodes):
         is_short = blow.chance.random() < 0.5
         return blow.chance.uniform(*(SHORT_S if is_short else LONG_S))
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
         """Bitten when the head cannot reach the node; a long cut also when it is given up."""
         seconds = self._seconds(blow)
         ways = blow.chance.sample((HEAD, NODE), self.way_count)

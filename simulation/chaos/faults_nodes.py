@@ -26,6 +26,7 @@ class OnTwoNodes(Fault):
     """A fault that plays on a cluster of two nodes."""
 
     seconds: ClassVar[float] = 60.0
+    strike_s_max: ClassVar[float] = 420.0
 
     def missing(self) -> str:
         """Return what is missing to make networks."""
@@ -35,10 +36,11 @@ class OnTwoNodes(Fault):
         """Make the cluster, and break something of it."""
         async with on_two_nodes(stage) as nodes:
             await accepted(stage, ORDERS_MIN)
-            await self._break(stage, blow, nodes)
+            await self.play(stage, blow, nodes)
             blow.healed("two nodes, and orders are accepted")
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+        """Break something of a cluster that orders run on, and see them run on it again."""
         raise NotImplementedError
 
 
@@ -49,7 +51,7 @@ class KillRaylet(OnTwoNodes):
     numbers: ClassVar[tuple[int, ...]] = (5,)
     what: ClassVar[str] = "kills the raylet of the engine's node"
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
         """Bitten when the engine's processes have ended without anybody killing them."""
         before, actors = epochs(stage), _actors(stage)
         pid = nodes.raylet(NODE)
@@ -68,7 +70,7 @@ class KillNode(OnTwoNodes):
     numbers: ClassVar[tuple[int, ...]] = (7,)
     what: ClassVar[str] = "kills everything on the engine's node at once"
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
         """Bitten when the head has given the node up."""
         before, lost = epochs(stage), nodes.lost_count()
         count = len(nodes.pids(NODE))
@@ -87,7 +89,7 @@ class FreezeNode(OnTwoNodes):
     numbers: ClassVar[tuple[int, ...]] = (6,)
     what: ClassVar[str] = "freezes the engine's node, or its raylet, until it is given up"
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
         """Bitten when the head gives the node up; its raylet then ends when it wakes."""
         before, lost = epochs(stage), nodes.lost_count()
         raylet = nodes.raylet(NODE)
@@ -117,7 +119,7 @@ class KillHead(OnTwoNodes):
     numbers: ClassVar[tuple[int, ...]] = (8,)
     what: ClassVar[str] = "kills the head with the cluster's memory"
 
-    async def _break(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
+    async def play(self, stage: Stage, blow: Blow, nodes: TwoNodes) -> None:
         """Bitten when the node's raylet has ended because it has no head."""
         before, raylet = epochs(stage), nodes.raylet(NODE)
         await nodes.end(HEAD)

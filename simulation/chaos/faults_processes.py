@@ -23,6 +23,7 @@ class KillShard(Fault):
     name: ClassVar[str] = "kill-shard"
     numbers: ClassVar[tuple[int, ...]] = (1,)
     what: ClassVar[str] = "kills a shard's process"
+    combines: ClassVar[bool] = True
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Kill; it has bitten when the process is gone and another epoch is granted."""
@@ -55,13 +56,15 @@ class KillService(Fault):
         await stage.replaced(role, pid)
         blow.healed(f"{role} is another process")
 
-        def answered_again() -> bool:
+        def came_again() -> bool:
+            """Return whether it was asked for again, or undone: its saga may have turned back."""
             return any(
-                line[1:4] == [verb, saga_id, step] and line[9] for line in trouble.calls.answered()
+                line[2:4] == [saga_id, step] and (line[9] or line[1] > verb)
+                for line in trouble.calls.answered()
             )
 
-        await stage.until(answered_again, f"{step} of {saga_id} is answered from the ledger")
-        blow.bit(f"{step} of {saga_id} was done, not answered, and answered from the ledger later")
+        await stage.until(came_again, f"{step} of {saga_id} is answered from the ledger, or undone")
+        blow.bit(f"{step} of {saga_id} was done, not answered, and then found in the ledger")
 
 
 class KillServiceAnytime(Fault):
@@ -70,6 +73,7 @@ class KillServiceAnytime(Fault):
     name: ClassVar[str] = "kill-service-anytime"
     numbers: ClassVar[tuple[int, ...]] = (3,)
     what: ClassVar[str] = "kills a service's process"
+    combines: ClassVar[bool] = True
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Kill; it has bitten when the process is gone and another has its ledger."""
@@ -210,6 +214,7 @@ class StopService(Fault):
     name: ClassVar[str] = "stop-service"
     numbers: ClassVar[tuple[int, ...]] = (13, 18)
     what: ClassVar[str] = "stops a service for longer than calls wait, and wakes it"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 10.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:

@@ -48,6 +48,7 @@ class DiskFull(Fault):
     numbers: ClassVar[tuple[int, ...]] = (23,)
     what: ClassVar[str] = "fills up the disk of the data folder, a small one"
     seconds: ClassVar[float] = 30.0
+    strike_s_max: ClassVar[float] = 420.0
 
     def missing(self) -> str:
         """Return what is missing to mount a small disk."""
@@ -78,6 +79,7 @@ class JournalFull(Fault):
     numbers: ClassVar[tuple[int, ...]] = (24,)
     what: ClassVar[str] = "caps the journals just above what they hold"
     seconds: ClassVar[float] = 40.0
+    strike_s_max: ClassVar[float] = 420.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
         """Bitten when an order was refused; healed by a higher cap, as an operator would."""

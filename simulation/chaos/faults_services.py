@@ -18,6 +18,7 @@ class HangService(Fault):
     name: ClassVar[str] = "hang-service"
     numbers: ClassVar[tuple[int, ...]] = (18,)
     what: ClassVar[str] = "has a service fall silent"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 10.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
@@ -38,6 +39,7 @@ class SlowService(Fault):
     name: ClassVar[str] = "slow-service"
     numbers: ClassVar[tuple[int, ...]] = (19,)
     what: ClassVar[str] = "slows a service down"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 8.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
@@ -58,6 +60,7 @@ class FlapService(Fault):
     name: ClassVar[str] = "flap-service"
     numbers: ClassVar[tuple[int, ...]] = (19,)
     what: ClassVar[str] = "has a service come and go"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 12.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:
@@ -81,6 +84,7 @@ class LoseReplies(Fault):
     name: ClassVar[str] = "lose-replies"
     numbers: ClassVar[tuple[int, ...]] = (16,)
     what: ClassVar[str] = "loses a service's answers"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 8.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:

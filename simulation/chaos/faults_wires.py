@@ -138,6 +138,7 @@ class Replay(Fault):
     name: ClassVar[str] = "replay"
     numbers: ClassVar[tuple[int, ...]] = (14, 15)
     what: ClassVar[str] = "sends calls again that were made before"
+    combines: ClassVar[bool] = True
     seconds: ClassVar[float] = 6.0
 
     async def strike(self, stage: Stage, blow: Blow) -> None:

@@ -14,6 +14,11 @@ from raysaga.storage.errors import DataFolderError
 
 LOOK_EVERY_S = 2.0
 
+FILES_MAX = 300
+"""Files that an engine's process may have open; under load they have some sixty (measured)."""
+
+ENGINE = ("shard/", "participant/", "supervisor", "saga/")
+
 
 class Reading(NamedTuple):
     """One look at one process: memory in bytes, and open files."""
@@ -47,6 +52,15 @@ class Gauge:
                         rss, files = process.memory_info().rss, process.num_fds()
                         self.readings.append(Reading(now_ms(), role, pid, rss, files))
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def beyond_bounds(self) -> list[str]:
+        """Return which of the engine's processes had more files open than they ever need."""
+        found = {
+            (reading.role, reading.pid): reading.file_count
+            for reading in self.readings
+            if reading.file_count > FILES_MAX and reading.role.startswith(ENGINE)
+        }
+        return [f"{role}, process {pid}, had {n} files open" for (role, pid), n in found.items()]
 
     def highest(self) -> dict[str, dict[str, int]]:
         """Return the most memory and files that a process of each kind had."""

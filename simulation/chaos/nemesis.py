@@ -23,6 +23,9 @@ from raysaga.simulation.chaos.stage import Stage
 PAUSE_S = (1.0, 4.0)
 """Bounds of the pause between two strikes."""
 
+COMBINED = 0.3
+"""Share of the faults that combine which strike together with another."""
+
 SERVED_S = 90.0
 """How long after a fault was healed the engine may take to accept an order and to end one."""
 
@@ -62,14 +65,19 @@ class Nemesis:
                     continue
                 struck = True
                 await asyncio.sleep(chance.uniform(*PAUSE_S))
-                await self.strike(fault)
+                others = [f for f in round_ if f.combines and f is not fault]
+                at_once = [fault]
+                if fault.combines and others and chance.random() < COMBINED:
+                    at_once.append(chance.choice(others))
+                await asyncio.gather(*(self.strike(one) for one in at_once))
+                await self.mend(" and ".join(one.name for one in at_once))
             if not struck:
                 break
         # What is left is too short for any of them.
         await asyncio.sleep(max(end - time.monotonic(), 0.0))
 
     async def strike(self, fault: Fault) -> Blow:
-        """Have one fault strike, and the engine serve again."""
+        """Have one fault strike, and note what came of it."""
         number = len(self.blows) + 1
         blow = Blow(
             fault=fault.name,
@@ -81,10 +89,12 @@ class Nemesis:
         try:
             async with asyncio.timeout(fault.strike_s_max):
                 await fault.strike(self._stage, blow)
-        except (NeverHappenedError, TimeoutError, OSError) as error:
-            blow.misfortune = str(error) or f"not over within {fault.strike_s_max:g} s"
+        except TimeoutError:
+            blow.misfortune = f"not over within {fault.strike_s_max:g} s"
+        except Exception as error:  # noqa: BLE001 - a fault that fails must not lose the run
+            blow.misfortune = f"{type(error).__name__}: {error}"
+        if blow.misfortune:
             self._tell(fault.name, "missed", blow.misfortune)
-        await self.mend(blow.fault)
         return blow
 
     async def mend(self, after: str) -> None:

@@ -127,6 +127,7 @@ class Run:
             await asyncio.sleep(max(end - time.monotonic(), 0.0))
             left = await self._rest(stage)
             watching.cancel()
+            left["left_over"].extend(gauge.beyond_bounds())
         finally:
             self._tell("", "ending", "all processes end")
             await stage.close()
@@ -138,7 +139,7 @@ class Run:
         self.events.append((now_ms(), name, what, text))
         self.told(name, what, text)
 
-    async def _rest(self, stage: Stage) -> Mapping[str, list[str]]:
+    async def _rest(self, stage: Stage) -> dict[str, list[str]]:
         """Let everything come to rest, and read it once more; return what is not as it should."""
         callers = stage.callers
         # Whoever has stopped at its bound has lost nothing yet; the checker says what it means.
