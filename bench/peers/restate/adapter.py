@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,12 @@ class RestatePeer:
         with (folder / log).open("wb") as file:
             self._processes.append(
                 await asyncio.create_subprocess_exec(
-                    *command, stdout=file, stderr=file, env=environment, cwd=folder
+                    *command,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                    cwd=folder,
+                    start_new_session=True,
                 )
             )
 
@@ -127,6 +134,9 @@ class RestatePeer:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+            # A deployment that had to be killed has left its worker behind.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _free_ports(count: int) -> list[int]:
