@@ -24,6 +24,7 @@ from raysaga.api.cli_terminal import (
 )
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
 from raysaga.api.order_setup import services_of
+from raysaga.api.traces.otel import CallMarks, provide
 from raysaga.statemachines.errors import SagaError, ValidationError
 
 TransportOption = Annotated[
@@ -54,6 +55,10 @@ def participant(
     prefetch: Annotated[
         int, typer.Option(min=1, max=768, help="Calls taken and not answered at one time.")
     ] = 256,
+    traces: Annotated[
+        bool,
+        typer.Option("--traces", help="Mark calls in traces, for OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve one participant from a broker's queue, until it is told to stop.
@@ -73,11 +78,23 @@ def participant(
     if make is None:
         settings = services_of(services, stock, data, needs_stock=name == "inventory")
     made = make_participant(maker, name, data, settings)
-    run_async(_serve(terminal, made, data, address, prefetch))
+    end = provide() if traces else None
+    system = "kafka" if address.scheme.startswith("kafka") else "rabbitmq"
+    mark = CallMarks(made.name, system) if traces else None
+    try:
+        run_async(_serve(terminal, made, data, address, prefetch, mark))
+    finally:
+        if end is not None:
+            end()
 
 
 async def _serve(
-    terminal: Terminal, made: Participant, data: Path, address: BrokerAddress, prefetch: int
+    terminal: Terminal,
+    made: Participant,
+    data: Path,
+    address: BrokerAddress,
+    prefetch: int,
+    mark: CallMarks | None,
 ) -> None:
     """Serve until a signal asks to stop.
 
@@ -89,7 +106,9 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        async with open_station(made, data=data, address=address, prefetch=prefetch) as runner:
+        async with open_station(
+            made, data=data, address=address, prefetch=prefetch, mark=mark
+        ) as runner:
             await first_link(runner)
             terminal.note(f"serving {made.name} from {address}")
             terminal.emit({"participant": made.name, "serving_from": str(address)})

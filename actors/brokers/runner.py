@@ -15,6 +15,7 @@ Costs: about one millisecond of a core a call, most of it the broker's client li
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,9 @@ from raysaga.actors.brokers.errors import (
 from raysaga.actors.participant_server import ParticipantServer
 from raysaga.statemachines.calls import StepCall, StepReply
 from raysaga.statemachines.errors import SagaError, ValidationError
+
+Mark = Callable[[StepCall], Callable[[StepReply], None]]
+"""Marks a call that was taken; what it returns is told the answer."""
 
 PREFETCH = 256
 """Calls taken and not answered: a batch of the ledger. A server has slots for four times as
@@ -53,7 +57,13 @@ class ParticipantRunner:
     """
 
     def __init__(
-        self, server: ParticipantServer, broker: Broker, queue: str, *, prefetch: int = PREFETCH
+        self,
+        server: ParticipantServer,
+        broker: Broker,
+        queue: str,
+        *,
+        prefetch: int = PREFETCH,
+        mark: Mark | None = None,
     ) -> None:
         """Make a runner that takes nothing before `start`.
 
@@ -62,10 +72,12 @@ class ParticipantRunner:
             broker: Where the calls come from.
             queue: The queue that they come on; made if it is missing.
             prefetch: Calls taken and not answered at one time.
+            mark: Marks each call in a trace; None for none.
         """
         self.server = server
         self._queue = queue
         self._prefetch = prefetch
+        self._mark = mark
         self._log = structlog.get_logger().bind(participant=server.participant.name, queue=queue)
         self._keeper = Keeper(broker, self._set_up, self._log)
         self._answering: set[asyncio.Task[None]] = set()
@@ -122,9 +134,13 @@ class ParticipantRunner:
         loop = asyncio.get_running_loop()
         limit_s = (min(call.timeout_ms, 3_600_000) + UNANSWERED_MS) / 1_000
         taken.timer = loop.call_later(limit_s, self._give_up, taken)
+        if self._mark is not None:
+            taken.marked = self._mark(call)
         self.server.deliver([call], lambda reply: self._answer(taken, call, reply))
 
     def _answer(self, taken: _Taken, call: StepCall, reply: StepReply) -> None:
+        if taken.marked is not None:
+            taken.marked(reply)
         if taken in self._taken:
             self._run(self._reply(taken, call, reply))
 
@@ -168,12 +184,13 @@ class ParticipantRunner:
 class _Taken:
     """One call that was taken and not answered."""
 
-    __slots__ = ("delivery", "link", "settled", "timer")
+    __slots__ = ("delivery", "link", "marked", "settled", "timer")
 
     def __init__(self, link: Link, delivery: Delivery) -> None:
         self.link = link
         self.delivery = delivery
         self.timer: asyncio.TimerHandle | None = None
+        self.marked: Callable[[StepReply], None] | None = None
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 

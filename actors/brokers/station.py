@@ -19,7 +19,7 @@ import structlog
 
 from raysaga.actors.brokers.address import BrokerAddress
 from raysaga.actors.brokers.broker import open_broker
-from raysaga.actors.brokers.runner import PREFETCH, ParticipantRunner
+from raysaga.actors.brokers.runner import PREFETCH, Mark, ParticipantRunner
 from raysaga.actors.brokers.wire import queue_of
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.participant import Participant
@@ -77,6 +77,7 @@ async def open_station(
     on_fatal: Callable[[BaseException], None] = exit_fatally,
     limits: ParticipantLimits | None = None,
     prefetch: int = PREFETCH,
+    mark: Mark | None = None,
 ) -> AsyncIterator[ParticipantRunner]:
     """Give a runner that takes calls, and let go of everything in good order afterwards.
 
@@ -87,6 +88,7 @@ async def open_station(
         on_fatal: Told why this process must stop without answering anybody.
         limits: Bounds.
         prefetch: Calls taken and not answered at one time.
+        mark: Marks each call in a trace; None for none.
 
     Raises:
         DataFolderError: If the folder cannot be used.
@@ -114,7 +116,7 @@ async def open_station(
             )
             await server.start()
             queue = queue_of(address, participant.name)
-            runner = ParticipantRunner(server, broker, queue, prefetch=prefetch)
+            runner = ParticipantRunner(server, broker, queue, prefetch=prefetch, mark=mark)
             runner.start()
             pruning = asyncio.get_running_loop().create_task(_prune_for_ever(server))
             try:

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import raysaga
-from raysaga.actors.trace_ids import saga_span_of, trace_id_of
+from raysaga.actors.trace_ids import saga_traceparent, trace_id_of, traceparent_of
 from raysaga.api.traces.errors import TracesNotSentError, TracingMissingError
 from raysaga.api.traces.spans import Span
+from raysaga.statemachines.calls import Outcome, StepCall, StepReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import SpanContext
 
 T = TypeVar("T")
 
@@ -156,6 +158,64 @@ def caller_of(headers: Mapping[str, str]) -> Iterator[None]:
         context.detach(token)
 
 
+class CallMarks:
+    """Marks each call that comes through a broker, in the trace of its saga.
+
+    A mark is linked to the attempt that the call is, and is no child of it: the attempt may
+    be over when the message comes (OpenTelemetry's conventions on messaging).
+    """
+
+    def __init__(self, participant: str, system: str) -> None:
+        """Make one.
+
+        Args:
+            participant: Its name.
+            system: What carries the messages, such as `rabbitmq`.
+        """
+        from opentelemetry import trace
+
+        self._participant = participant
+        self._system = system
+        self._tracer = trace.get_tracer("raysaga", raysaga.__version__)
+
+    def __call__(self, call: StepCall) -> Callable[[StepReply], None]:
+        """Begin the mark of a call; what is returned ends it."""
+        from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, set_span_in_context
+
+        saga = saga_traceparent(call.journal_uuid, call.saga_id)
+        mark = self._tracer.start_span(
+            f"process {call.operation}",
+            context=set_span_in_context(NonRecordingSpan(_context_of(saga))),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "messaging.system": self._system,
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": self._participant,
+                "saga.id": call.saga_id,
+                "saga.step": call.step,
+                "saga.attempt": call.attempt,
+                "saga.epoch": call.epoch,
+            },
+            links=[Link(_context_of(traceparent_of(call)), {"saga.link": "attempt"})],
+        )
+
+        def answered(reply: StepReply) -> None:
+            mark.set_attribute("saga.answer", Outcome(reply.outcome).name.lower())
+            if reply.code:
+                mark.set_attribute("saga.code", reply.code)
+            mark.end()
+
+        return answered
+
+
+def _context_of(traceparent: str) -> SpanContext:
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    _, trace_id, span_id, flags = (int(part, 16) for part in traceparent.split("-"))
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+
+
 class SubmissionMarks:
     """Marks each submission twice: in its caller's trace, and in the trace of its saga.
 
@@ -177,22 +237,10 @@ class SubmissionMarks:
             key: The caller's.
             submitting: Ends when the saga is on disk.
         """
-        from opentelemetry.trace import (
-            Link,
-            NonRecordingSpan,
-            SpanContext,
-            SpanKind,
-            TraceFlags,
-            set_span_in_context,
-        )
+        from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, set_span_in_context
 
         saga_id = f"{definition}:{key}"
-        saga = SpanContext(
-            int(trace_id_of(self._uuid, saga_id), 16),
-            int(saga_span_of(self._uuid, saga_id), 16),
-            is_remote=True,
-            trace_flags=TraceFlags(1),
-        )
+        saga = _context_of(saga_traceparent(self._uuid, saga_id))
         facts = {"saga.id": saga_id, "saga.definition": definition}
         with self._tracer.start_as_current_span(
             f"submit {definition}",

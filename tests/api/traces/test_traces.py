@@ -14,8 +14,8 @@ import httpx
 import pytest
 from engine_within import Within, engine_within
 from opentelemetry import context, trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 from serving_within import an_order, hasty, listening, served, stuck_services
@@ -32,16 +32,6 @@ from raysaga.api.traces.tracing import Tracing
 from raysaga.statemachines.order import order_saga
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture(scope="session")
-def marked() -> InMemorySpanExporter:
-    """What this process marks; a provider can be set once in a process."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
 
 
 class Telling(InMemorySpanExporter):
