@@ -8,7 +8,7 @@ DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format types imports lint tidy bench brokers serve docs clean
+.PHONY: help demo test check format types imports lint tidy bench brokers faults serve docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## print this list
 demo: $(INSTALLED) ## run the sample orders; state is kept in raysaga-data (DATA=...)
 	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --services lively --data $(DATA)
 
-test: check brokers serve ## all checks, then all tests: what CI runs
+test: check brokers faults serve ## all checks, then all tests: what CI runs
 	$(BIN)/pytest --ignore=tests/architecture $(PYTEST_OPTIONS)
 
 check: lint types imports tidy ## layout, lint, types, import rules, house rules: before each commit
@@ -40,6 +40,9 @@ tidy: $(INSTALLED) ## the rules of the house (tests/architecture)
 
 brokers: ## install the message brokers that the tests start, where that needs nobody's leave
 	@tests/actors/brokers/install.sh
+
+faults: ## install what chaos breaks things with, where that needs nobody's leave
+	@tests/chaos/install.sh
 
 serve: $(INSTALLED) ## make the environment in which the tests run Ray Serve
 	@tests/cluster/install_serve.sh

@@ -10,6 +10,7 @@ from raysaga.simulation.chaos import (
     faults_network,
     faults_nodes,
     faults_processes,
+    faults_room,
     faults_services,
     faults_wires,
 )
@@ -24,6 +25,7 @@ FAULTS: tuple[Fault, ...] = (
     *faults_disk.FAULTS,
     *faults_nodes.FAULTS,
     *faults_network.FAULTS,
+    *faults_room.FAULTS,
 )
 
 
