@@ -1,7 +1,7 @@
 """Gives the frames of compiled modules the names that they have as sources.
 
 A function that mypyc has compiled makes no frame of Python's; py-spy sees a symbol of the
-shared library, such as `CPyDef_codec___encode_record`, and says from which library it is.
+shared library, which names the module and the function, and says from which library it is.
 """
 
 from __future__ import annotations
