@@ -153,6 +153,10 @@ def wished(key: str, definition: str, *, dedicated: bool = False, **wishes: Any)
     return Order(key, definition, request, dedicated=dedicated, wishes=wishes)
 
 
+_LETTERS: Final = str.maketrans("0123456789", "abcdefghij")
+"""A token with many digits may be taken for a card's number, and is refused."""
+
+
 def request_of(
     key: str,
     *,
@@ -167,7 +171,7 @@ def request_of(
         "customer_id": customer,
         "items": [{"item_id": item, "quantity": 1}, {"item_id": "item-0", "quantity": 2}],
         "payment": {
-            "token": f"tok_{CANARY}-{key}" if token == FINE else f"tok_{token}",
+            "token": f"tok_{CANARY}-{key.translate(_LETTERS)}" if token == FINE else f"tok_{token}",
             "amount_minor": amount,
             "currency": "USD",
         },

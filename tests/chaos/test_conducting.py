@@ -11,10 +11,11 @@ from raysaga.simulation.chaos.catalogue import FAULTS, chosen
 from raysaga.simulation.chaos.diary import Diary, read_diaries, unfinished
 from raysaga.simulation.chaos.fault import Blow, Fault
 from raysaga.simulation.chaos.nemesis import tally
-from raysaga.simulation.chaos.orders import CANARY, DEFINITIONS, order
+from raysaga.simulation.chaos.orders import CANARY, DEFINITIONS, order, request_of
 from raysaga.simulation.chaos.run import Run
 from raysaga.simulation.chaos.tail import Tail
 from raysaga.simulation.checker import Violation
+from raysaga.statemachines.card_numbers import has_card_number
 from raysaga.statemachines.errors import ValidationError
 
 
@@ -42,6 +43,11 @@ def test_the_orders_of_a_run_ask_for_everything() -> None:
         assert any(getattr(one, asked) for one in orders), asked
     assert any(one.cancel_after_s is not None for one in orders)
     assert any(CANARY in one.request["payment"]["token"] for one in orders)
+
+
+def test_no_token_is_taken_for_the_number_of_a_card() -> None:
+    tokens = [request_of(f"k-{n}-{1_795_444_944_000 + n}")["payment"]["token"] for n in range(20)]
+    assert [token for token in tokens if has_card_number(token)] == []
 
 
 def test_a_caller_who_comes_back_asks_for_what_he_never_heard_the_end_of(tmp_path: Path) -> None:
