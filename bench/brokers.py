@@ -33,7 +33,7 @@ from raysaga.actors.services.serve import serve
 from raysaga.actors.services.service import Service
 from raysaga.api.cli_terminal import JsonOption, Terminal
 from raysaga.bench.bed import SERVICES, calm_services, open_bed
-from raysaga.bench.judge import judge
+from raysaga.bench.judge import RunRefusedError, judge
 from raysaga.bench.measure import Load, run_level
 from raysaga.bench.options import ResultsOption
 from raysaga.bench.session import medians
@@ -109,17 +109,23 @@ async def _run(
 @contextmanager
 def _runners(data: Path, by_broker: Mapping[str, str]) -> Iterator[None]:
     """Serve each service from its queue, in a process of its own, while the block runs."""
-    command = [str(Path(sys.executable).with_name("raysaga")), "participant"]
+    command = [str(Path(sys.executable).with_name("raysaga")), "participant", "--json"]
     made = ["--data", str(data), "--make", f"{__name__}:serve_calm"]
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
         for name, address in by_broker.items():
-            environment = {**os.environ, "RAYSAGA_TRANSPORT": address}
             processes.append(
                 subprocess.Popen(
-                    [*command, name, *made], env=environment, stderr=subprocess.DEVNULL
+                    [*command, name, *made],
+                    env={**os.environ, "RAYSAGA_TRANSPORT": address},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
                 )
             )
+        for process in processes:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RunRefusedError("a service does not come up; try `raysaga participant`")
         yield
     finally:
         for process in processes:

@@ -19,6 +19,7 @@ SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's wrapper in the path becomes another user first; this is what it starts."""
 
 START_S = 60.0
+LETTERS_S = 120.0
 POLL_S = 0.05
 
 
@@ -136,7 +137,7 @@ class RabbitProcess:
             channel = await connection.channel()
             dead = await channel.get_queue(f"{name}.dead")
             found = []
-            async with asyncio.timeout(30), dead.iterator() as letters:
+            async with asyncio.timeout(LETTERS_S), dead.iterator() as letters:
                 async for letter in letters:
                     await letter.ack()
                     found.append(dict(letter.headers))

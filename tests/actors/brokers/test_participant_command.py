@@ -101,11 +101,13 @@ async def test_orders_in_a_queue_become_sagas_of_a_real_engine(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    letters = await rabbit.dead_letters("ingress-command", 1)
-    with Archive.open(data) as archive:
-        await until(lambda: archive.counts()["completed"] == 1, "the other one completes")
-    process.send_signal(signal.SIGTERM)
-    counts, told = await asyncio.wait_for(process.communicate(), 60)
+    try:
+        letters = await rabbit.dead_letters("ingress-command", 1)
+        with Archive.open(data) as archive:
+            await until(lambda: archive.counts()["completed"] == 1, "the other one completes")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        counts, told = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, told.decode()
     assert "2 accepted, 1 dead letters" in told.decode()
     assert json.loads(counts.splitlines()[-1]) == {"accepted": 2, "dead_letters": 1}
