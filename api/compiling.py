@@ -41,7 +41,6 @@ MODULES = (
     "storage.lmdb_batch",
     "storage.lmdb_journal",
     "storage.lmdb_lookup",
-    "storage.lmdb_transaction",
     "storage.staged_effects",
     "actors.breaker",
     "actors.bulk_release",
@@ -67,7 +66,8 @@ MODULES = (
 
 Not among them: values that are read back by the types of their fields (events, calls,
 definitions), which mypyc forgets, and the machine of `transitions`, whose library asks
-classes for more than compiled ones have.
+classes for more than compiled ones have; nor LMDB's transactions, for which the simulator
+has its own.
 """
 
 GROUP = "raysaga"
