@@ -2,7 +2,7 @@
 
 Guarantees: which faults strike, in which order, with which pauses and draws, is a function of
 the seed and of how long strikes take. Each fault strikes once before any strikes again, as far
-as time allows; one that did not bite has another go in the next round.
+as time allows; one that did not bite goes first in the next round.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Nemesis:
         while True:
             round_ = affordable(self._faults, end - time.monotonic())
             chance.shuffle(round_)
+            bitten = tally(self.blows)
+            round_.sort(key=lambda fault: bitten[fault.name]["bit"] > 0)
             struck = False
             for fault in round_:
                 if time.monotonic() + fault.seconds > end:
