@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 TRY_S_MAX = 20.0
 
@@ -60,18 +59,6 @@ def lacks_namespaces() -> str:
         )
         flaw_of(["ip", "netns", "del", name])
     return f"no network namespace can be made: {flaw}" if flaw else ""
-
-
-@cache
-def clock_library() -> Path | None:
-    """Return the library that gives a process another wall clock; None if it is missing."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    return found[0] if found else None
-
-
-def lacks_clock() -> str:
-    """Return why the clock of a process cannot be made to jump."""
-    return "" if clock_library() else "faketime is not installed"
 
 
 def flaw_of(command: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ missing=()
 command -v strace > /dev/null || missing+=(strace)
 command -v ip > /dev/null || missing+=(iproute2)
 command -v mount > /dev/null || missing+=(mount)
-compgen -G '/usr/lib/*/faketime/libfaketime.so.1' > /dev/null || missing+=(libfaketime)
 if [ "${#missing[@]}" -eq 0 ]; then
   exit 0
 fi
