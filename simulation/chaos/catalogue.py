@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from raysaga.simulation.chaos import (
     faults_callers,
+    faults_clock,
+    faults_damage,
     faults_disk,
     faults_network,
     faults_nodes,
@@ -26,6 +28,8 @@ FAULTS: tuple[Fault, ...] = (
     *faults_nodes.FAULTS,
     *faults_network.FAULTS,
     *faults_room.FAULTS,
+    *faults_damage.FAULTS,
+    *faults_clock.FAULTS,
 )
 
 

@@ -1,8 +1,8 @@
-"""Faults of a data folder that is damaged: a flipped bit, a cut file, a disk that is read-only.
+"""Faults of a data folder: a file that is cut, a disk that is read-only.
 
 Each plays aside, on a copy of the run's folder: what is damaged there is lost, and nothing can
-be checked against it later. What must hold: what cannot be read is refused or parked, and
-whatever is answered is what was true before.
+be checked against it later. What must hold: what cannot be used is refused, and whatever is
+answered all the same is what was true before.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -20,8 +20,7 @@ from raysaga.simulation.chaos.aside import aside, ends_of
 from raysaga.simulation.chaos.fault import Blow, Fault, NeverHappenedError
 from raysaga.simulation.chaos.machine import flaw_of, lacks_mounts
 from raysaga.simulation.chaos.processes import is_alive
-from raysaga.simulation.chaos.stage import LOOK_EVERY_S, Stage
-from raysaga.simulation.chaos.trouble import troubled
+from raysaga.simulation.chaos.stage import Stage
 from raysaga.statemachines.ids import SagaId
 
 READ_AGAIN: Final = 200
@@ -30,41 +29,8 @@ READ_AGAIN: Final = 200
 ANSWER_S_MAX = 5.0
 """How long an engine with a damaged folder is waited for; silence is a good answer."""
 
-STATUS_S_MAX: Final = 60.0
-
 LOOKED_AT_S: Final = 10.0
 """How long a shard is looked at whose file was cut."""
-
-
-class FlipBits(Fault):
-    """A bit of a saga's record, of one under way and of one that is over."""
-
-    name: ClassVar[str] = "flip-bits"
-    numbers: ClassVar[tuple[int, ...]] = (26,)
-    what: ClassVar[str] = "flips bits in two sagas' records, on a copy of the folder"
-    seconds: ClassVar[float] = 30.0
-    strike_s_max: ClassVar[float] = 420.0
-
-    async def strike(self, stage: Stage, blow: Blow) -> None:
-        """Bitten when the saga under way is parked as unreadable."""
-        key = f"flip-{blow.number}"
-        victim = f"order:{key}"
-        async with _kept_waiting(stage, key):
-            await stage.order(stage.callers, "operate", operates=False)
-            async with aside(stage, "flipped", copied=True, rate_per_s=0.0) as other:
-                truth = ends_of(other)
-                over = blow.chance.choice(sorted(truth))
-                flips = _flip(other, victim) + _flip(other, over)
-                blow.inflicted(f"{flips} places in the records of {victim} and {over}")
-                await other.start(stage.launch)
-                found = await _status(other, victim, _is_unreadable, "is unreadable")
-                blow.bit(f"{victim} is {found['phase']}: {found['code']}")
-                await _read_again(other, blow, truth, [over, *_sample(blow, truth)])
-                code = await other.order(other.callers, "submit", key="after-the-flip")
-                if code:
-                    blow.broke(f"after a flipped bit, new orders are refused: {code}")
-                blow.healed("the copy is thrown away")
-        await stage.order(stage.callers, "operate", operates=True)
 
 
 class CutFile(Fault):
@@ -134,64 +100,10 @@ class StartReadOnly(Fault):
             blow.healed("it can be written to, and an order was accepted")
 
 
-FAULTS: Final[tuple[Fault, ...]] = (FlipBits(), CutFile(), StartReadOnly())
+FAULTS: Final[tuple[Fault, ...]] = (CutFile(), StartReadOnly())
 
 
 # -- what they do --------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _kept_waiting(stage: Stage, key: str) -> AsyncIterator[None]:
-    """Have a saga wait half way, for as long as this lasts."""
-    saga_id = f"order:{key}"
-    async with troubled(stage.workplace, "shipping", {"mode": "hang", "saga_id": saga_id}):
-        await stage.order(stage.callers, "submit", key=key)
-        await _status(stage, saga_id, _is_half_way, "is half way")
-        yield
-
-
-def _is_half_way(status: Mapping[str, Any]) -> bool:
-    attempts = {step["name"]: step["attempts"] for step in status["steps"]}
-    # At a second attempt what came before it is on the disk.
-    return bool(attempts.get("schedule_shipping", 0) >= 2)
-
-
-def _is_unreadable(status: Mapping[str, Any]) -> bool:
-    return bool(status["code"] == "JOURNAL_CORRUPT")
-
-
-async def _status(
-    stage: Stage, saga_id: str, wanted: Callable[[Mapping[str, Any]], bool], what: str
-) -> Mapping[str, Any]:
-    """Return the status of a saga once it is as `wanted`."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + STATUS_S_MAX
-    while loop.time() < end:
-        found = await stage.order(stage.callers, "status", saga_id=saga_id)
-        if found is not None and wanted(found):
-            return dict(found)
-        await asyncio.sleep(LOOK_EVERY_S)
-    raise NeverHappenedError(f"{saga_id} {what}", STATUS_S_MAX)
-
-
-def _flip(stage: Stage, saga_id: str) -> int:
-    """Flip a bit of the key in every copy of a saga's first record; return how many there were."""
-    key = saga_id.partition(":")[2].encode()
-    needle = b"order_id" + bytes([0xA0 | len(key)]) + key
-    folder = stage.data()
-    file = folder.journal_path(shard_of(SagaId(saga_id), folder.shard_count)) / "data.mdb"
-    data, count = bytearray(file.read_bytes()), 0
-    at = data.find(needle)
-    while at >= 0:
-        data[at + len(needle) - 1] ^= 0x01
-        count += 1
-        at = data.find(needle, at + 1)
-    file.write_bytes(bytes(data))
-    return count
-
-
-def _sample(blow: Blow, truth: Mapping[str, Any]) -> list[str]:
-    return blow.chance.sample(sorted(truth), min(READ_AGAIN, len(truth)))
 
 
 async def _read_again(
