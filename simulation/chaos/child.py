@@ -128,7 +128,8 @@ class Child:
                     self._news.clear()
                     await self._news.wait()
         if what not in self.heard:
-            raise NeverHappenedError(f"process {self.pid} says that it is {what}", timeout_s)
+            ended = ", and it has ended" if self.has_ended else ""
+            raise NeverHappenedError(f"process {self.pid} says {what}{ended}", timeout_s)
         return self.heard[what]
 
     async def ask(self, verb: str, facts: Mapping[str, Any], timeout_s: float) -> Any:

@@ -95,8 +95,9 @@ def _ends(run: Run) -> list[int]:
 
 
 def _longest_stall_s(run: Run) -> float:
-    """Return the longest time in which no caller was told an end, while orders came."""
-    ends = [at_ms for at_ms in _ends(run) if at_ms <= run.for_s * 1_000]
+    """Return the longest time in which no caller was told an end, while things were broken."""
+    assert run.evidence is not None
+    ends = [at_ms for at_ms in _ends(run) if at_ms <= run.evidence.seen.healed_at_ms]
     gaps = [later - earlier for earlier, later in pairwise(ends)]
     return round(max(gaps, default=0) / 1_000, 1)
 

@@ -45,6 +45,9 @@ WAIT_S = 90.0
 START_S = 180.0
 """How long an engine may take to start."""
 
+STARTS_MAX = 4
+"""How often a start is tried before it counts as impossible."""
+
 STOP_S = 60.0
 
 
@@ -171,7 +174,15 @@ class Stage:
             adopt_orphans()
             self._reaping = asyncio.create_task(self._reap_for_ever())
         self.launch = launch
-        await self._open()
+        for left in reversed(range(STARTS_MAX)):
+            try:
+                await self._open()
+                return
+            except NeverHappenedError:
+                # Ray gives up after half a minute, which a busy machine may need for longer.
+                await self.kill()
+                if not left:
+                    raise
 
     async def _open(self) -> None:
         launch = self.launch
