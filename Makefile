@@ -8,7 +8,7 @@ DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format types imports lint tidy bench brokers faults serve docs clean
+.PHONY: help demo test check format types imports lint tidy bench brokers faults promtool serve docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## print this list
 demo: $(INSTALLED) ## run the sample orders; state is kept in raysaga-data (DATA=...)
 	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --services lively --data $(DATA)
 
-test: check brokers faults serve ## all checks, then all tests: what CI runs
+test: check brokers faults promtool serve ## all checks, then all tests: what CI runs
 	$(BIN)/pytest --ignore=tests/architecture $(PYTEST_OPTIONS)
 
 check: lint types imports tidy ## layout, lint, types, import rules, house rules: before each commit
@@ -43,6 +43,9 @@ brokers: ## install the message brokers that the tests start, where that needs n
 
 faults: ## install what chaos breaks things with, where that needs nobody's leave
 	@tests/chaos/install.sh
+
+promtool: ## fetch the tool that reads metrics and alert rules as Prometheus does
+	@tests/api/http/install.sh
 
 serve: $(INSTALLED) ## make the environment in which the tests run Ray Serve
 	@tests/cluster/install_serve.sh

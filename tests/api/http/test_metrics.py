@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from promtool import PROMTOOL, needs_promtool
 from serving_within import Served, an_order, served, stuck_services
 
 from raysaga.statemachines.calls import StepCall, StepReply
@@ -106,12 +105,12 @@ async def test_a_late_action_and_a_replaced_owner_are_counted_by_their_participa
     assert found["saga_fenced_total", frozenset({("name", "shipping")})] == 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package prometheus has it")
+@needs_promtool
 async def test_promtool_has_no_complaint(server: Served) -> None:
     await server.client.post("/orders?wait=10s", json=an_order("o-1"))
     text = (await server.client.get("/metrics")).content
     lint = await asyncio.create_subprocess_exec(
-        *("promtool", "check", "metrics"), stdin=PIPE, stdout=PIPE, stderr=PIPE
+        *(PROMTOOL, "check", "metrics"), stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     said = await lint.communicate(text)
     assert (lint.returncode, *said) == (0, b"", b"")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from promtool import PROMTOOL, needs_promtool
 from serving_within import an_order, served, stuck_services
 
 FOLDER = Path(__file__).parents[3] / "docs" / "monitoring"
@@ -58,9 +58,9 @@ async def labels_of(tmp_path: Path) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package prometheus has it")
+@needs_promtool
 def test_prometheus_own_tool_takes_the_rules() -> None:
-    command = ["promtool", "check", "rules", str(FOLDER / "alerts.yml")]
+    command = [PROMTOOL, "check", "rules", str(FOLDER / "alerts.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
