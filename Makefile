@@ -8,7 +8,7 @@ DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format types imports lint tidy bench brokers faults promtool serve docs clean
+.PHONY: help demo test check format types imports lint tidy bench brokers faults compiled promtool serve docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ brokers: ## install the message brokers that the tests start, where that needs n
 
 faults: ## install what chaos breaks things with, where that needs nobody's leave
 	@tests/chaos/install.sh
+
+compiled: $(INSTALLED) ## compile, and hold what is compiled to the same histories; takes ten minutes
+	$(BIN)/pytest -m compiled tests/simulation/test_histories.py $(PYTEST_OPTIONS)
 
 promtool: ## fetch the tool that reads metrics and alert rules as Prometheus does
 	@tests/api/http/install.sh

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.prefix) / "serve" / "bin" / "python"
-START_S = 120
+START_S = 240
 TRIES = 12
 
 

@@ -17,8 +17,8 @@ from raysaga.simulation.play import play
 from raysaga.simulation.recipe import DEEDS, RATES, Recipe, recipe_of
 from raysaga.simulation.swarm import Tally, run
 
-SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "5000"))
-"""For each form of the modules; as many as take two cores about a minute and a half."""
+SEEDS = int(os.environ.get("RAYSAGA_SIMULATED_SEEDS", "10000"))
+"""For each form of the modules; as many as take two cores about three minutes."""
 
 KEPT = Path(__file__).parent / "kept"
 
@@ -99,6 +99,7 @@ def compiled() -> None:
         raise
 
 
+@pytest.mark.compiled
 @pytest.mark.timeout(900)
 def test_compiled_modules_play_the_same_histories_byte_for_byte(compiled: None) -> None:
     whether = histories("1", PRINT_WHETHER_COMPILED, RAYSAGA_PURE="")
@@ -108,7 +109,10 @@ def test_compiled_modules_play_the_same_histories_byte_for_byte(compiled: None) 
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("form", [pytest.param("", id="compiled"), pytest.param("1", id="pure")])
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param("1", id="pure"), pytest.param("", id="compiled", marks=pytest.mark.compiled)],
+)
 def test_thousands_of_seeds_break_no_promise_and_reach_every_trouble(
     form: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
