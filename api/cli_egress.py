@@ -19,7 +19,7 @@ from raysaga.actors.brokers.egress import (
 from raysaga.actors.log import configure_log
 from raysaga.api.cli_engine import run_async
 from raysaga.api.cli_participant import first_link
-from raysaga.api.cli_terminal import DataOption, Terminal
+from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.errors import ValidationError
 from raysaga.statemachines.ids import is_key
@@ -48,6 +48,7 @@ def egress(
     forget: Annotated[
         bool, typer.Option("--forget", help="Remove the bookmark, and end: nothing is kept for it.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell a broker how each saga ended, and which are parked, until it is told to stop.
 
@@ -57,12 +58,13 @@ def egress(
 
     Example:  raysaga egress --transport amqp://localhost/
     """
-    terminal = Terminal(as_json=False)
+    terminal = Terminal(as_json=as_json)
     if not is_key(name):
         raise ValidationError("must be of A-Z a-z 0-9 . _ : -", "--name")
     if show:
         for each, behind in sorted(outboxes_behind(data).items()):
-            terminal.out.print(f"{each}: {behind:,} records behind")
+            terminal.show(f"{each}: {behind:,} records behind")
+            terminal.emit({"bookmark": each, "records_behind": behind})
         return
     if forget:
         if not forget_outbox(data, name):
@@ -97,6 +99,7 @@ async def _tell(
                 await telling.failed
             finally:
                 terminal.note(f"{telling.told_count:,} told")
+                terminal.emit({"told": telling.told_count})
     except asyncio.CancelledError:
         terminal.note("stopped telling outcomes")
 

@@ -35,6 +35,7 @@ class Proof:
         state_count: States visited.
         move_counts: Moves between them, by kind; one of which there are none was never met.
         elapsed_s: How long it took.
+        ends: Outcomes that were met on good days; empty with a counterexample.
         matrix: What becomes of a crash at each point; empty with a counterexample.
         broken: Name of the promise that does not hold; None if all do.
         story: The shortest history that breaks it, a line each.
@@ -45,6 +46,7 @@ class Proof:
     state_count: int
     move_counts: Mapping[str, int]
     elapsed_s: float
+    ends: frozenset[str] = frozenset()
     matrix: tuple[Line, ...] = ()
     broken: str | None = None
     story: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Proof:
             "move_count": self.move_count,
             "move_counts": dict(self.move_counts),
             "elapsed_s": round(self.elapsed_s, 3),
+            "ends": sorted(self.ends),
             "crash_matrix": [asdict(line) for line in self.matrix],
         }
 
@@ -100,6 +103,7 @@ def prove(
         state_count=len(explored.states),
         move_counts={kind.value: explored.move_counts[kind] for kind in MoveKind},
         elapsed_s=time.monotonic() - began_s,
+        ends=frozenset().union(*explored.ends),
         matrix=crash_matrix(moves, explored) if found is None else (),
         broken=None if found is None else found.promise,
         story=() if found is None else tuple(story(moves, found)),

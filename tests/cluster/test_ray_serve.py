@@ -103,6 +103,7 @@ def wait_until_ready(port: int, server: subprocess.Popen[bytes], log: Path) -> N
     pytest.fail(f"it does not get ready:\n{log.read_text()[-3_000:]}")
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not PYTHON.exists(), reason="Ray Serve: tests/cluster/install_serve.sh")
 def test_an_order_is_accepted_as_a_whole_or_not_at_all_behind_ray_serve(tmp_path: Path) -> None:
     """Goal: Ray Serve cancels the handler when a client goes away, and nothing is half done.
