@@ -16,6 +16,7 @@ from raysaga.actors.settings import EngineSettings
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import (
     CommitThread,
+    end_with_ray,
     exit_fatally,
     owner_name,
     prepare_process,
@@ -27,7 +28,7 @@ from raysaga.storage.journal import Journal
 
 
 def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
-    """Tune this process, send its log to the file `log_name`, and return the data folder.
+    """Tune this process, tie it to its Ray node, begin its log, and return the data folder.
 
     Args:
         plan: The engine's.
@@ -35,6 +36,7 @@ def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
         facts: Told in each line, beside the process id.
     """
     prepare_process()
+    end_with_ray()
     folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=False)
     path = folder.log_path / f"{log_name}.jsonl"
     configure_process_log(path, plan.settings, folder.uuid, **facts)

@@ -11,12 +11,16 @@ import gc
 import os
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 EXIT_FATAL = 70
 """Exit status of a process that had to stop; EX_SOFTWARE of sysexits.h."""
+
+PARENT_LOOK_S = 0.5
+"""Pause between two looks whether the Ray that a process belongs to is still there."""
 
 SWITCH_INTERVAL_S = 0.0005
 """A thread that commits hands the interpreter over at every put; with the default of 5 ms
@@ -29,6 +33,24 @@ def prepare_process() -> None:
     gc.freeze()
     # Sagas come and go without cycles; full collections would only stall them.
     gc.set_threshold(50_000, 50, 100)
+
+
+def end_with_ray() -> None:
+    """End this process soon after the Ray node that started it, however that one ended.
+
+    Ray's workers ask whether the process id of their node still exists. Where nobody reaps
+    the dead, as in a container whose first process is no init, a killed node keeps its id, and
+    its workers would hold the data folder for ever (Ray 2.60).
+    """
+    node = os.getppid()
+
+    def watch() -> None:
+        pause = threading.Event()
+        while os.getppid() == node:
+            pause.wait(PARENT_LOOK_S)
+        exit_fatally(ProcessLookupError(f"the Ray node in process {node} is gone"))
+
+    threading.Thread(target=watch, name="end-with-ray", daemon=True).start()
 
 
 def exit_fatally(error: BaseException) -> NoReturn:

@@ -26,6 +26,7 @@ from raysaga.actors.brokers.broker import open_broker
 from raysaga.actors.shells.housing import configure_process_log
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
+from raysaga.actors.shells.process import end_with_ray, exit_fatally
 from raysaga.actors.shells.service import ServiceShell
 from raysaga.actors.shells.shard import ShardShell
 from raysaga.actors.shells.wires import FOR_EVER, named_actor, participant_actor, shard_actor
@@ -47,6 +48,9 @@ RESTART_PAUSE_S = 1.0
 STOP_TIMEOUT_S = 10.0
 """How long an actor may take to let go before it is killed, which is as safe."""
 
+FIRST_PINGS_MAX = 5
+"""How often an actor of a new engine may die before it serves, until the engine is given up."""
+
 LOCK_WAIT_S = 15.0
 """How long to wait for an earlier engine on the same folder to be gone."""
 
@@ -62,11 +66,50 @@ class SupervisorShell:
         self._watching: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._lock: Any = None
-        self._ready = asyncio.get_running_loop().create_task(self._start())
+        end_with_ray()
+        is_back = ray.get_runtime_context().was_current_actor_reconstructed
+        start = self._start_again() if is_back else self._start()
+        self._ready = asyncio.get_running_loop().create_task(start)
         # Who asks whether it is ready hears the error; nobody else has to.
         self._ready.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _start(self) -> None:
+        """Start an engine as a whole, or leave nothing of it behind."""
+        folder, note = await self._take_folder()
+        for name in self._names():
+            self._actors[name] = self._make(name)
+        try:
+            await asyncio.gather(*(self._first_ping(name) for name in self._names()))
+        except BaseException:
+            for actor in self._actors.values():
+                ray.kill(actor)
+            self._lock.close()
+            raise
+        self._begin_watch()
+        # Only now, for who could not be started must not be in the way of the next engine.
+        known = {**note.participants, **self._plan.participants}
+        known = {name: without_password(target) for name, target in known.items()}
+        write_note(folder.path, ParticipantsNote(known, self._plan.services))
+        self._log.info("engine_ready", pids=dict(self._pids))
+
+    async def _start_again(self) -> None:
+        """Look after an engine that was at work when the supervisor before this one died.
+
+        Nobody may be there to hear that it fails, so it never gives up: what does not serve is
+        seen to by the watch, and where not even that can begin, the next process tries.
+        """
+        try:
+            await self._take_folder()
+        except (SagaError, OSError) as error:
+            await asyncio.sleep(RESTART_PAUSE_S)
+            exit_fatally(error)
+        for name in self._names():
+            self._actors[name] = self._make(name)
+        self._begin_watch()
+        self._log.warning("supervisor_restarted")
+
+    async def _take_folder(self) -> tuple[DataFolder, ParticipantsNote]:
+        """Lock the folder for this engine, and settle the plan by what it notes; return both."""
         plan = self._plan
         folder = DataFolder.open(plan.folder, shard_count=plan.shard_count, create=True)
         configure_process_log(folder.log_path / "supervisor.jsonl", plan.settings, folder.uuid)
@@ -79,23 +122,11 @@ class SupervisorShell:
             if is_broker_address(target):
                 # What is wrong with an address is better told now than by every host.
                 open_broker(parse_address(target))
-        for name in self._names():
-            self._actors[name] = self._make(name)
-        try:
-            await asyncio.gather(*(self._first_ping(name) for name in self._names()))
-        except BaseException:
-            # An engine that does not start as a whole leaves nothing behind.
-            for actor in self._actors.values():
-                ray.kill(actor)
-            self._lock.close()
-            raise
+        return folder, note
+
+    def _begin_watch(self) -> None:
         loop = asyncio.get_running_loop()
         self._watching = [loop.create_task(self._watch(name)) for name in self._names()]
-        # Only now, for who could not be started must not be in the way of the next engine.
-        known = {**note.participants, **plan.participants}
-        known = {name: without_password(target) for name, target in known.items()}
-        write_note(folder.path, ParticipantsNote(known, plan.services))
-        self._log.info("engine_ready", pids=dict(self._pids))
 
     def _tell_changes(self, note: ParticipantsNote) -> None:
         """Log what is served otherwise than the folder notes, or not at all."""
@@ -141,8 +172,25 @@ class SupervisorShell:
         )
 
     async def _first_ping(self, name: str) -> None:
-        pong = await self._actors[name].ping.remote()
-        self._pids[name] = pong["pid"]
+        """Return once an actor serves.
+
+        Raises:
+            RayTaskError: With its reason, if it cannot.
+            RayError: If its process died again and again.
+        """
+        for pings_left in reversed(range(FIRST_PINGS_MAX)):
+            try:
+                pong = await self._actors[name].ping.remote()
+            except RayTaskError:
+                raise
+            except RayError:
+                if not pings_left:
+                    raise
+                await asyncio.sleep(RESTART_PAUSE_S)
+                self._actors[name] = self._make(name)
+            else:
+                self._pids[name] = pong["pid"]
+                return
 
     async def _watch(self, name: str) -> None:
         # The flag, for `wait_for` of Python 3.11 loses a cancel that meets an answer

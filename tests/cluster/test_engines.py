@@ -55,6 +55,46 @@ def test_an_engine_that_names_no_participants_serves_those_that_its_folder_notes
         sagas.stop_engine()
 
 
+NO_INIT = """
+import ctypes, os, signal, subprocess, sys
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+folder, killed, later = sys.argv[1:]
+try:
+    assert subprocess.run([sys.executable, "-c", killed, folder]).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", later, folder], timeout=60).returncode == 0
+    gone = [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
+    assert "raylet" in {p.name() for p in gone}, "the dead are not reaped here"
+finally:
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+"""
+
+
+def test_an_engine_follows_one_whose_ray_was_killed_where_nobody_reaps_the_dead(
+    tmp_path: Path,
+) -> None:
+    """As in a container whose first process is the program itself: Ray's workers live on there."""
+    opening = (
+        "import os, signal, sys; from raysaga.api.blocking import connect_blocking\n"
+        "with connect_blocking(sys.argv[1]) as sagas: "
+    )
+    run = subprocess.run(
+        [
+            *(sys.executable, "-c", NO_INIT, str(tmp_path / "data")),
+            f"{opening}os.kill(os.getpid(), signal.SIGKILL)",
+            f"{opening}print(len(sagas.stats()))",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (run.returncode, run.stdout.split()) == (0, ["1"]), run.stderr[-2_000:]
+
+
 def test_another_process_finds_the_local_ray_of_a_folder_without_being_told_more(
     engine: Engine,
 ) -> None:

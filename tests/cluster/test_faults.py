@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from cluster_engine import SERVICES, Engine, is_alive, start_engine, swift, until
@@ -144,6 +145,50 @@ def test_a_service_kept_down_for_longer_than_a_policy_is_waited_for_by_the_undos
     assert_done_or_undone(engine, [handle])
     assert (step, "action") not in engine.effects(handle.saga_id)
     engine.wait_for_restart(name, pid)
+
+
+def kill_with_its_supervisor(engine: Engine, name: str) -> None:
+    """End the actor `name` and the supervisor that would replace it."""
+    pid = engine.pids()[name]
+    raylet = psutil.Process(pid).parent()
+    assert raylet is not None
+    (supervisor,) = [p for p in raylet.children() if "SupervisorShell" in " ".join(p.cmdline())]
+    for process in (supervisor, psutil.Process(pid)):
+        process.kill()
+    for process in (supervisor, psutil.Process(pid) if psutil.pid_exists(pid) else supervisor):
+        until(lambda process=process: not is_alive(process.pid), "it is dead")
+
+
+def test_an_engine_comes_back_whose_service_dies_with_the_supervisor_and_again(
+    engine: Engine,
+) -> None:
+    """Nobody asks a supervisor that Ray brought back whether it is ready: it may not give up."""
+    dies_again = engine.folder / "trouble" / "payment~exit"
+    dies_again.write_text("")
+    pids = engine.pids()
+    kill_with_its_supervisor(engine, "participant/payment")
+    handles = submit_many(engine, 20)
+    until(lambda: not dies_again.exists(), "the service has died twice")
+    assert_done_or_undone(engine, handles)
+    assert engine.wait_for_restart("participant/payment", pids["participant/payment"])
+    until(lambda: engine.pids().keys() == pids.keys(), "all are watched again")
+    assert engine.pids()["shard/0"] == pids["shard/0"], "who lives is left alone"
+
+
+def test_an_engine_comes_back_whose_service_is_down_when_its_supervisor_returns(
+    engine: Engine,
+) -> None:
+    down = engine.folder / "trouble" / "payment~down"
+    down.write_text("")
+    pids = engine.pids()
+    kill_with_its_supervisor(engine, "participant/payment")
+    log = engine.folder / "log" / "supervisor.jsonl"
+    seen = log.stat().st_size
+    until(lambda: b'"actor_unable"' in log.read_bytes()[seen:], "the service cannot start")
+    handles = submit_many(engine, 5)
+    down.unlink()
+    assert_done_or_undone(engine, handles)
+    until(lambda: engine.pids().keys() == pids.keys(), "all are watched again")
 
 
 def test_a_dedicated_saga_actor_that_is_killed_comes_back(engine: Engine) -> None:

@@ -3,7 +3,8 @@
 A note is a file `SAGA~STEP~VERB~WHEN` with the word for what is to happen; it
 works once, in whatever process meets it first, and survives that process. A
 note with the word `always …` stays until the test takes it away. While there is a note
-`SERVICE~down`, that service does not start.
+`SERVICE~down`, that service does not start; a note `SERVICE~exit` ends its process once,
+while it starts.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ def serve(name: str, settings: Mapping[str, Any]) -> Service:
     notes = Path(settings["folder"]) / "trouble"
     if (notes / f"{name}~down").exists():
         raise RuntimeError(f"{name} is kept down")
+    if (notes / f"{name}~exit").exists():
+        (notes / f"{name}~exit").unlink()
+        os._exit(EXIT_STATUS)
     service = serve_calm(name, settings)
     service.trouble = Trouble(notes)
     return service
