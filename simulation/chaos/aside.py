@@ -66,10 +66,16 @@ def ends_of(stage: Stage) -> dict[str, dict[str, Any]]:
         }
 
 
-def flaws_of(stage: Stage) -> Iterator[str]:
-    """Yield what verifying and auditing the folder find wrong; all sagas must have ended."""
+def problems_of(stage: Stage) -> Iterator[str]:
+    """Yield what verifying the folder finds wrong; no engine may run."""
     with Archive.open(stage.folder) as archive:
         for part in verify_folder(archive)["parts"]:
             yield from (f"{part['name']}: {problem}" for problem in part["problems"])
+
+
+def flaws_of(stage: Stage) -> Iterator[str]:
+    """Yield what verifying and auditing the folder find wrong; all sagas must have ended."""
+    yield from problems_of(stage)
+    with Archive.open(stage.folder) as archive:
         for check in audit_folder(archive).failed:
             yield from (f"{check.name}: {offender}" for offender in check.offenders)

@@ -1,4 +1,4 @@
-"""Faults of a data folder: a file that is cut, a disk that is read-only.
+"""Faults of a data folder: a flipped bit, a file that is cut, a disk that is read-only.
 
 Each plays aside, on a copy of the run's folder: what is damaged there is lost, and nothing can
 be checked against it later. What must hold: what cannot be used is refused, and whatever is
@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from raysaga.actors.placement import shard_of
-from raysaga.simulation.chaos.aside import aside, ends_of
+from raysaga.simulation.chaos.aside import aside, ends_of, flaws_of, problems_of
 from raysaga.simulation.chaos.fault import Blow, Fault, NeverHappenedError
+from raysaga.simulation.chaos.flipped_bit import FlippedBit
 from raysaga.simulation.chaos.machine import flaw_of, lacks_mounts
 from raysaga.simulation.chaos.processes import is_alive
-from raysaga.simulation.chaos.stage import Stage
+from raysaga.simulation.chaos.stage import LOOK_EVERY_S, Stage
+from raysaga.simulation.chaos.trouble import troubled
 from raysaga.statemachines.ids import SagaId
+from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 
 READ_AGAIN: Final = 200
 """Sagas whose end is read again after the damage."""
@@ -31,6 +35,34 @@ ANSWER_S_MAX = 5.0
 
 LOOKED_AT_S: Final = 10.0
 """How long a shard is looked at whose file was cut."""
+
+UNDER_WAY: Final = frozenset(Phase) - PARKED - TERMINAL
+
+TURNED_AWAY_MIN: Final = 40
+"""Calls that shipping turns away before a bit is flipped, so that sagas of both shards wait."""
+
+REST_S: Final = 60.0
+"""How long sagas may take to end beside a damaged one, and with it when it is whole again."""
+
+
+class FlipBit(Fault):
+    """A bit of a record says something else than was written, and is put back later."""
+
+    name: ClassVar[str] = "flip-bit"
+    numbers: ClassVar[tuple[int, ...]] = (26,)
+    what: ClassVar[str] = "flips a bit in one record each of two sagas, in a copy"
+    seconds: ClassVar[float] = 60.0
+    strike_s_max: ClassVar[float] = 420.0
+
+    async def strike(self, stage: Stage, blow: Blow) -> None:
+        """Bitten when the saga under way is parked, and verifying tells of the two alone."""
+        async with troubled(stage.workplace, "shipping", {"mode": "down"}) as trouble:
+            await stage.until(lambda: len(trouble.bites()) >= TURNED_AWAY_MIN, "sagas wait")
+            async with aside(stage, "flipped", copied=True, rate_per_s=0.0) as other:
+                waits = FlippedBit.draw(other.data(), UNDER_WAY, blow.chance)
+                ended = FlippedBit.draw(other.data(), TERMINAL, blow.chance)
+                await _beside_damage(other, stage, blow, waits, ended)
+                await _mended(other, stage, blow, waits, ended)
 
 
 class CutFile(Fault):
@@ -100,10 +132,84 @@ class StartReadOnly(Fault):
             blow.healed("it can be written to, and an order was accepted")
 
 
-FAULTS: Final[tuple[Fault, ...]] = (CutFile(), StartReadOnly())
+FAULTS: Final[tuple[Fault, ...]] = (FlipBit(), CutFile(), StartReadOnly())
 
 
 # -- what they do --------------------------------------------------------------
+
+
+async def _beside_damage(
+    other: Stage, stage: Stage, blow: Blow, waits: FlippedBit, ended: FlippedBit
+) -> None:
+    """See that the damage of two sagas is told, harms no other, and is nobody's answer."""
+    damaged = (waits, ended)
+    truth = ends_of(other)
+    for bit in damaged:
+        bit.flip()
+        blow.inflicted(f"bit {bit.place} of record {bit.seq} of {bit.saga_id}")
+    await other.start(stage.launch)
+    code = await other.order(other.callers, "submit", key="beside-the-damage")
+    if code:
+        blow.broke(f"beside a damaged record an order meets {code}")
+    left = await _left_beside(other, waits.saga_id)
+    if _is_parked(left, waits.saga_id):
+        blow.bit(f"{left[0]}; all others have ended")
+    else:
+        blow.broke(f"beside a damaged record of {waits.saga_id}: {', '.join(left) or 'all ended'}")
+    for bit in damaged:
+        if await other.order(other.callers, "status", saga_id=bit.saga_id) is not None:
+            blow.broke(f"{bit.saga_id} is answered from a damaged record")
+    code = await other.order(other.callers, "retry", saga_id=waits.saga_id)
+    if code != "ORDER_REFUSED":
+        blow.broke(f"to send on a saga that cannot be read meets {code or 'consent'}")
+    whole = sorted(truth.keys() - {bit.saga_id for bit in damaged})
+    asked = blow.chance.sample(whole, min(READ_AGAIN, len(whole)))
+    await _read_again(other, blow, truth, asked)
+    await other.stop()
+    problems = await asyncio.to_thread(lambda: list(problems_of(other)))
+    if _are_told(problems, damaged):
+        blow.bit(f"verifying tells of the two alone: {'; '.join(problems)}")
+    else:
+        blow.broke(f"verifying tells of {len(problems)} problems: {'; '.join(problems[:5])}")
+
+
+async def _mended(
+    other: Stage, stage: Stage, blow: Blow, waits: FlippedBit, ended: FlippedBit
+) -> None:
+    """Put the bits back; nothing may be wrong then, and what was parked must go on to its end."""
+    for bit in (waits, ended):
+        bit.put_back()
+    await other.start(stage.launch)
+    # The operator among the callers sends it on.
+    for saga in await other.order(other.callers, "rest", timeout_s=REST_S):
+        blow.broke(f"not at rest when its record is whole again: {saga}")
+    await other.stop()
+    for flaw in await asyncio.to_thread(lambda: list(flaws_of(other))):
+        blow.broke(f"after the bits were put back: {flaw}")
+    blow.healed("the bits are put back, every saga has ended, and the books are in order")
+
+
+async def _left_beside(stage: Stage, parked: str) -> list[str]:
+    """Return what is under way or parked, once that is one parked saga alone, or time is up."""
+    end = time.monotonic() + REST_S
+    while True:
+        left: list[str] = await stage.order(stage.callers, "rest", timeout_s=0.0)
+        if _is_parked(left, parked) or time.monotonic() > end:
+            return left
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _is_parked(left: list[str], saga_id: str) -> bool:
+    """Return whether nothing is left but this saga, parked because it cannot be read."""
+    if len(left) != 1:
+        return False
+    return left[0].startswith(f"{saga_id} is parked_") and left[0].endswith(" JOURNAL_CORRUPT")
+
+
+def _are_told(problems: list[str], damaged: tuple[FlippedBit, ...]) -> bool:
+    """Return whether the problems are one of each damaged record, and no other."""
+    told = {bit.saga_id for bit in damaged for p in problems if f" {bit.saga_id}: record " in p}
+    return len(problems) == len(told) == len(damaged)
 
 
 async def _read_again(

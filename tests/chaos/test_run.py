@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
+from raysaga.simulation.chaos.aside import problems_of
 from raysaga.simulation.chaos.diary import read_diaries
 from raysaga.simulation.chaos.evidence import Evidence, gather
+from raysaga.simulation.chaos.flipped_bit import FlippedBit
 from raysaga.simulation.chaos.readings import READINGS
+from raysaga.simulation.chaos.stage import Stage
 from raysaga.simulation.checker import check
 from raysaga.simulation.history import Effect, Observation, Reading
+from raysaga.statemachines.tables import TERMINAL
 from raysaga.storage.data_folder import DataFolder, previous_owner
 
 pytestmark = pytest.mark.cluster
@@ -146,3 +152,17 @@ def test_what_callers_noted_and_what_was_read_is_kept(report: tuple[Path, dict[s
     folder, found = report
     assert len(json.loads((folder / "run" / READINGS).read_text())) >= found["sagas"]
     assert any(True for _ in read_diaries(folder / "run" / "callers"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_flipped_bit_is_told_of_its_saga_alone_until_it_is_put_back(
+    report: tuple[Path, dict[str, Any]], tmp_path: Path, seed: int
+) -> None:
+    shutil.copytree(report[0] / "run" / "data", tmp_path / "data")
+    stage = Stage(tmp_path, {})
+    bit = FlippedBit.draw(stage.data(), TERMINAL, random.Random(seed))
+    bit.flip()
+    (problem,) = problems_of(stage)
+    assert f" {bit.saga_id}: record " in problem
+    bit.put_back()
+    assert list(problems_of(stage)) == []
