@@ -219,11 +219,14 @@ class Desk:
 
         def accepted(_answer: Answer) -> None:
             self.accepted_count += 1
+            told = "accepted"
             for waiting, watches, is_same in self._births.pop(saga_id):
                 if not is_same:
                     waiting.error(IdempotencyConflictError(saga_id))
                     continue
-                waiting.ok("accepted")
+                waiting.ok(told)
+                # Who asked for the same meanwhile did not make it.
+                told = "already"
                 if watches:
                     self._watch(waiting, saga_id)
             if dedicated and self._launcher is not None:

@@ -25,7 +25,8 @@ class BlockingHandle:
 
     Attributes:
         saga_id: The saga.
-        is_new: Whether this submission made the saga; False if the key had been used before.
+        is_new: Whether this submission made the saga. Of all that use a key one at most is told
+            so; none, if the answer to the one that made it was lost, and it was sent again.
     """
 
     def __init__(self, handle: SagaHandle, sagas: BlockingSagas) -> None:

@@ -31,7 +31,7 @@ async def test_nobody_is_told_of_an_acceptance_that_is_not_on_disk(world_folder:
     assert world.services.calls == []
     world.engine.disk.gate.set()
     await world.outcome(again)
-    assert (request.ok, again.ok) == ("accepted", "accepted")
+    assert (request.ok, again.ok) == ("accepted", "already")
     await world.finish()
 
 
@@ -48,7 +48,7 @@ async def test_one_key_is_one_saga_however_often_it_is_submitted(world_folder: P
     late = await world.submit()
     assert late.ok == "already"
     assert (await world.outcome(late))["phase"] == "completed"
-    assert {request.ok for request in requests} <= {"accepted", "already"}
+    assert [request.ok for request in requests] == ["accepted", *["already"] * 119]
     assert len(world.services.actions()) == 4
     assert world.engine.desk.accepted_count == 1
     await world.finish()
