@@ -23,6 +23,7 @@ from typing import NamedTuple
 import psutil
 
 from raysaga.actors.archive import Archive
+from raysaga.actors.brokers.egress import outboxes_behind
 from raysaga.statemachines.errors import SagaError
 from raysaga.storage.file_system import NETWORK_FILE_SYSTEMS, file_system_of
 
@@ -48,6 +49,9 @@ FILES_MIN = 4_096
 
 FLUSH_MS_USUAL = 50.0
 """A flush that takes longer makes every order slow."""
+
+UNTOLD_MS_MAX = 24 * 3_600_000
+"""An outcome that is not told for longer has nobody who tells it."""
 
 CLOCK_BACK_MS_MAX = 1_000
 """A clock further behind the newest record was set back."""
@@ -222,10 +226,24 @@ def _folder(data: Path) -> Iterator[Finding]:
     try:
         with Archive.open(data) as archive:
             yield from _opened(archive)
+        yield from _outboxes(data)
     except SagaError as error:
         yield Finding("data folder", Verdict.FAIL, str(error), "name another, or mend this one")
         return
     yield _flush(data)
+
+
+def _outboxes(data: Path) -> Iterator[Finding]:
+    for name, behind in outboxes_behind(data).items():
+        told = f"{name}: {behind.records:,} records behind"
+        now_ms = time.time_ns() // 1_000_000
+        age_ms = 0 if behind.since_ms is None else now_ms - behind.since_ms
+        if age_ms > UNTOLD_MS_MAX:
+            told += f", the first for {age_ms / UNTOLD_MS_MAX:.1f} days: none of them is pruned"
+            advice = f"raysaga egress --name {name} tells them, with --forget nothing is kept"
+            yield Finding("outbox", Verdict.WARN, told, advice)
+        else:
+            yield Finding("outbox", Verdict.OK, told)
 
 
 def _opened(archive: Archive) -> Iterator[Finding]:

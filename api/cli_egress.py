@@ -20,6 +20,7 @@ from raysaga.actors.log import configure_log
 from raysaga.api.cli_engine import run_async
 from raysaga.api.cli_participant import first_link
 from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
+from raysaga.api.cli_values import told_instant
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.errors import ValidationError
 from raysaga.statemachines.ids import is_key
@@ -63,8 +64,10 @@ def egress(
         raise ValidationError("must be of A-Z a-z 0-9 . _ : -", "--name")
     if show:
         for each, behind in sorted(outboxes_behind(data).items()):
-            terminal.show(f"{each}: {behind:,} records behind")
-            terminal.emit({"bookmark": each, "records_behind": behind})
+            since = f", since {told_instant(behind.since_ms)}" if behind.records else ""
+            terminal.show(f"{each}: {behind.records:,} records behind{since}")
+            facts = {"records_behind": behind.records, "since_ms": behind.since_ms}
+            terminal.emit({"bookmark": each, **facts})
         return
     if forget:
         if not forget_outbox(data, name):

@@ -74,7 +74,7 @@ def ends_from(environment: Environment, place: int, rows_max: int) -> EndsFound:
 
 def _end_at(view: ReadTransaction, place: int, row: bytes) -> End | None:
     try:
-        number = RECORD_PREFIX.unpack_from(row)[1] if len(row) >= RECORD_PREFIX.size else 0
+        number = _number_of(row)
         birth = birth_at(view, number)
         state = state_at(view, number, birth.saga_id)
         head = rows.head_of(birth, state)
@@ -93,6 +93,23 @@ def end_place(environment: Environment) -> int:
     """Return the place that the next record will get."""
     with environment.read() as view:
         return rows.unpack_counters(view.get(rows.META, rows.COUNTERS)).place
+
+
+def written_at_ms(environment: Environment, place: int) -> int | None:
+    """Return when the first record from `place` on was written; None if none can be read."""
+    with environment.read() as view:
+        for _, row in view.scan(rows.RECORDS, start=NUMBER.pack(place)):
+            try:
+                saga_id = birth_at(view, _number_of(row)).saga_id
+                return decode_record(saga_id, row[RECORD_PREFIX.size :], None).at_ms
+            except RecordCorruptError:
+                continue
+    return None
+
+
+def _number_of(row: bytes) -> int:
+    """Return the number of a record's saga; 0, which is none's, if it is too short to have one."""
+    return RECORD_PREFIX.unpack_from(row)[1] if len(row) >= RECORD_PREFIX.size else 0
 
 
 # -- bookmarks ---------------------------------------------------------------

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -43,6 +43,7 @@ from raysaga.storage.outbox import (
     read_bookmark,
     remove_bookmark,
     write_bookmark,
+    written_at_ms,
 )
 
 OUTCOMES_QUEUE = "raysaga.outcomes"
@@ -293,22 +294,38 @@ async def open_egress(
             await egress.stop()
 
 
-def outboxes_behind(data: Path) -> dict[str, int]:
-    """Return for each bookmark of a folder how many records are not passed yet.
+class Behind(NamedTuple):
+    """How far a bookmark is behind, over all shards.
+
+    Attributes:
+        records: How many are not passed yet.
+        since_ms: When the first of them was written, Unix time; None if there is none.
+    """
+
+    records: int
+    since_ms: int | None
+
+
+def outboxes_behind(data: Path) -> dict[str, Behind]:
+    """Return how far each bookmark of a folder is behind, by name.
 
     Raises:
         DataFolderError: If the folder is none, or cannot be used.
     """
     folder = DataFolder.open(data, shard_count=None, create=False)
-    behind: dict[str, int] = {}
+    behind: dict[str, Behind] = {}
     for shard in range(folder.shard_count):
         found = bookmarks(folder.journal_path(shard))
         if found:
             journal = folder.open_journal(shard, read_only=True)
             end = end_place(journal.environment)
-            journal.close()
             for name, place in found.items():
-                behind[name] = behind.get(name, 0) + max(end - place, 0)
+                before = behind.get(name, Behind(0, None))
+                since_ms = written_at_ms(journal.environment, place)
+                instants = [at_ms for at_ms in (before.since_ms, since_ms) if at_ms is not None]
+                records = before.records + max(end - place, 0)
+                behind[name] = Behind(records, min(instants, default=None))
+            journal.close()
     return behind
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from raysaga.storage.outbox import end_place, remove_bookmark, write_bookmark
+
 Cli = Callable[..., Any]
 
 
@@ -93,3 +95,31 @@ def test_python_without_assertions_is_not_fit(tmp_path: Path) -> None:
     assert done.returncode == 1
     (python,) = [f for f in json.loads(done.stdout)["findings"] if f["name"] == "python"]
     assert python["verdict"] == "fail"
+
+
+def test_outcomes_that_nobody_tells_any_more_are_noticed(cli: Cli, keeper: Any) -> None:
+    """What was told, and what has just been decided, is nothing to worry about."""
+    keeper.tell("o-1")
+    keeper.close()
+    journal = keeper.folder.journal_path(0)
+    write_bookmark(journal, "gone", 1)
+    found = findings(cli, keeper.path)["outbox"]
+    assert (found["verdict"], "--name gone" in found["advice"]) == ("warn", True)
+    write_bookmark(journal, "gone", 1_000)
+    assert findings(cli, keeper.path)["outbox"]["verdict"] == "ok"
+    remove_bookmark(journal, "gone")
+    assert "outbox" not in findings(cli, keeper.path)
+    keeper.now_ms = time.time_ns() // 1_000_000 - 60_000
+    write_bookmark(journal, "slow", end_place_of(keeper))
+    keeper.tell("o-2")
+    keeper.close()
+    found = findings(cli, keeper.path)["outbox"]
+    assert (found["verdict"], found["detail"].startswith("slow: ")) == ("ok", True)
+    assert "slow: 0" not in found["detail"]
+
+
+def end_place_of(keeper: Any) -> int:
+    journal = keeper.folder.open_journal(0, read_only=True)
+    place: int = end_place(journal.environment)
+    journal.close()
+    return place
