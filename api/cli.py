@@ -6,7 +6,8 @@ in `cli_terminal`.
 
 A package can add a command of its own: an entry point in the group `raysaga.commands`,
 named as the command, that leads to a `typer.Typer` with one or more commands. It is
-imported only when its name is typed, or the help is asked for.
+imported only when its name is typed, or the help is asked for. Behind it, in brackets, may
+stand the extra of ours that it needs.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from raysaga.api import (
 )
 from raysaga.api.cli_orders import orders_app
 from raysaga.api.cli_terminal import EXIT_CODES_HELP, ExitCode, report_error
+from raysaga.api.errors import MissingPackageError
 from raysaga.statemachines.errors import SagaError
 
 PLUGIN_GROUP = "raysaga.commands"
@@ -54,7 +56,7 @@ class Commands(TyperGroup):
         """Return a command by its name; None if there is none."""
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in (plugins := _plugins()):
-            found = get_command(plugins[cmd_name].load())
+            found = get_command(_loaded(plugins[cmd_name]))
         return found
 
     def invoke(self, ctx: Any) -> Any:
@@ -75,6 +77,27 @@ class Commands(TyperGroup):
 
 def _plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
+
+
+def _loaded(point: EntryPoint) -> typer.Typer:
+    """Return a plug-in's commands; where packages are missing, one that says how to get them."""
+    try:
+        loaded: typer.Typer = point.load()
+    except ModuleNotFoundError as error:
+        if not point.extras:
+            raise
+        how = f"pip install 'raysaga[{','.join(point.extras)}]'"
+        missing = MissingPackageError(error.name or "a package", how)
+    else:
+        return loaded
+    stand_in = typer.Typer()
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+    @stand_in.command(point.name, help=f"{missing}.", context_settings=anything)
+    def say_so() -> None:
+        raise missing
+
+    return stand_in
 
 
 app = typer.Typer(

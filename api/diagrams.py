@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from raysaga.api.errors import MissingPackageError
 from raysaga.statemachines.definition import SagaDefinition, Step, StepKind
-from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.order import order_saga
 from raysaga.statemachines.tables import (
     PHASE_TRANSITIONS,
@@ -32,25 +32,6 @@ class DiagramName(StrEnum):
     ORDER = "order"
     PHASES = "phases"
     STEPS = "steps"
-
-
-class MissingPackageError(SagaError):
-    """What was asked for needs a package that is not installed.
-
-    Attributes:
-        package: Its name.
-        extra: How to install it.
-    """
-
-    code = "PACKAGE_MISSING"
-
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(package, extra)
-        self.package = package
-        self.extra = extra
-
-    def __str__(self) -> str:
-        return f"this needs {self.package}: {self.extra}; Mermaid text (.mmd) needs nothing"
 
 
 class Edge(NamedTuple):
@@ -256,7 +237,8 @@ def write_diagram(graph: Graph, path: Path) -> None:
     try:
         from raysaga.api.diagrams_drawn import draw
     except ImportError as error:
-        raise MissingPackageError("matplotlib", "pip install 'raysaga[diagrams]'") from error
+        how = "pip install 'raysaga[diagrams]'; Mermaid text (.mmd) needs nothing"
+        raise MissingPackageError("matplotlib", how) from error
     draw(graph, path)
 
 

@@ -1,4 +1,4 @@
-"""How an outcome that is not a success is raised, for callers who prefer exceptions."""
+"""What only a caller's own process can raise: outcomes that are no success, missing packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from raysaga.statemachines.errors import SagaError
+
+
+class MissingPackageError(SagaError):
+    """What was asked for needs a package that is not installed.
+
+    Attributes:
+        package: Its name.
+        extra: How to install it.
+    """
+
+    code = "PACKAGE_MISSING"
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"this needs {self.package}: {self.extra}"
 
 
 class NotCompletedError(SagaError):
