@@ -94,7 +94,7 @@ class Edge:
         if scope["method"] in SAFE_METHODS or origin is None:
             return None
         # Compared without the scheme: a proxy in front of us may have ended the TLS.
-        return None if urlsplit(origin).netloc == host else ForeignOriginError()
+        return None if origin.partition("://")[2] == host else ForeignOriginError()
 
 
 def _name_of(url: str) -> str | None:

@@ -120,7 +120,7 @@ async def test_a_name_that_was_made_to_lead_here_is_not_answered(server: Served)
 
 
 async def test_a_page_of_another_origin_can_change_nothing(server: Served) -> None:
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://["):
         answer = await server.client.post(
             "/orders", json=an_order("o-1"), headers={"Origin": origin}
         )
