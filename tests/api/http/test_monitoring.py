@@ -65,6 +65,16 @@ def test_prometheus_own_tool_takes_the_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs_promtool
+def test_prometheus_own_tool_takes_what_the_dashboard_asks(tmp_path: Path) -> None:
+    """Method: have the tool read the expressions as if each were a rule."""
+    rules = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(expressions())]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))
+    command = [PROMTOOL, "check", "rules", str(tmp_path / "rules.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 async def test_every_name_and_label_exists(labels_of: dict[str, set[str]]) -> None:
     asked = expressions()
     assert len(asked) > 15
