@@ -17,10 +17,13 @@ from rich.text import Text
 
 from raysaga.actors.archive import Archive
 from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
-from raysaga.api.cli_values import STATES, told_instant
+from raysaga.api.cli_values import STATES, told_instant, told_ms
 from raysaga.api.cli_watch_screen import ROWS_MAX, Screen
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.statemachines.tables import TERMINAL
+
+TIMED_SAGAS = 500
+"""Newest sagas of which those that have ended tell how long they took; some milliseconds."""
 
 
 def watch(
@@ -33,7 +36,7 @@ def watch(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Watch how many sagas are where, how many begin and end, and what waits; Ctrl-C ends it.
+    """Watch how many sagas are where, how fast they begin and end, and what waits; Ctrl-C ends it.
 
     Example:  raysaga watch
 
@@ -87,11 +90,25 @@ def _looks(archive: Archive, interval_s: float, count: int | None) -> Iterator[d
             "open": there_are - ended,
             "begun_per_s": begun_per_s,
             "ended_per_s": ended_per_s,
+            **_times(archive),
         }
         done += 1
         if count is not None and done >= count:
             return
         never.wait(interval_s)
+
+
+def _times(archive: Archive) -> dict[str, int | None]:
+    """Return how long the newest that have ended took: half of them, and 95 of 100."""
+    took_ms = sorted(
+        row["changed_at_ms"] - row["accepted_at_ms"]
+        for row in archive.rows(limit=TIMED_SAGAS)
+        if row["phase"] in TERMINAL
+    )
+    if not took_ms:
+        return {"p50_ms": None, "p95_ms": None}
+    last = len(took_ms) - 1
+    return {"p50_ms": took_ms[last // 2], "p95_ms": took_ms[round(last * 0.95)]}
 
 
 def _line(look: Mapping[str, Any]) -> str:
@@ -103,6 +120,8 @@ def _line(look: Mapping[str, Any]) -> str:
     )
     if look["ended_per_s"] is not None:
         told += f"  {look['ended_per_s']:,.1f} ended/s"
+    if look["p50_ms"] is not None:
+        told += f"  median {told_ms(look['p50_ms'])}"
     return told
 
 

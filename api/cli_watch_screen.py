@@ -1,4 +1,4 @@
-"""Draws what `raysaga watch` shows on a terminal: counts, rates, the newest sagas, what is parked.
+"""Draws what `raysaga watch` shows on a terminal: counts, rates, times, the newest, what is parked.
 
 Guarantees: what it is given fits the terminal's height or is cut at the end of a list, never
 in the middle of a line; a state is told in words, so that colour is not needed.
@@ -59,7 +59,9 @@ class Screen:
             self._begun.append(look["begun_per_s"])
             self._ended.append(look["ended_per_s"])
         counts = Panel(
-            Group(_counts(look), Text(), *self._rates()), title=_title(look), title_align="left"
+            Group(_counts(look), Text(), *self._rates(), _times(look)),
+            title=_title(look),
+            title_align="left",
         )
         lists = Layout(name="lists")
         share = min(len(parked) + 4, 14) if parked else 3
@@ -84,6 +86,13 @@ class Screen:
 def _title(look: Mapping[str, Any]) -> Text:
     state = ("engine runs", "green") if look["engine_running"] else ("no engine", "yellow")
     return Text.assemble(state, (f"  {told_instant(look['at_ms'])}", "dim"))
+
+
+def _times(look: Mapping[str, Any]) -> Text:
+    if look["p50_ms"] is None:
+        return Text("none of the newest has ended", "dim")
+    half, most = told_ms(look["p50_ms"]), told_ms(look["p95_ms"])
+    return Text.assemble(("took   ", "dim"), half, (f", 95 of 100 within {most}", "dim"))
 
 
 def _counts(look: Mapping[str, Any]) -> Table:

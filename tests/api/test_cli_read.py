@@ -257,6 +257,7 @@ def test_watch_ends_after_its_count(cli: Cli, data: Path) -> None:
     assert [look["open"] for look in looks] == [2, 2]
     assert looks[0]["ended_per_s"] is None
     assert looks[1]["ended_per_s"] == 0.0
+    assert 0 < looks[0]["p50_ms"] <= looks[0]["p95_ms"]
     assert "compensated 1" in cli("watch", "--data", data, "--count", 1).stdout
 
 

@@ -47,6 +47,8 @@ def drawn(data: Path, width: int, height: int, rates: tuple[float, ...]) -> str:
                 "counts": archive.counts(),
                 "begun_per_s": rate,
                 "ended_per_s": rate / 2,
+                "p50_ms": 62,
+                "p95_ms": 1_250,
             }
             told = screen.drawn(
                 look, list(archive.rows(limit=9)), list(archive.parked(9)), width=width
@@ -62,7 +64,16 @@ def test_the_screen_tells_counts_rates_newest_and_parked(
     text = drawn(data, width, height, (0.0, 4.0, 8.0))
     lines = text.splitlines()
     assert len(lines) <= height and max(map(len, lines)) <= width
-    for word in ("no engine", "completed", "order:done", "order:stuck", "8.0/s", "retry"):
+    for word in (
+        "no engine",
+        "completed",
+        "order:done",
+        "order:stuck",
+        "8.0/s",
+        "62 ms",
+        "1.25 s",
+        "retry",
+    ):
         assert word in text, word
     assert "1 wait for you" in text
 
