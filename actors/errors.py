@@ -141,3 +141,28 @@ class ResultTimeoutError(SagaError):
 
     def __str__(self) -> str:
         return f"{self.saga_id} has not ended within {self.timeout_ms} ms; it goes on"
+
+
+class ParticipantNotFoundError(SagaError):
+    """A participant cannot be made: what its function was called leads nowhere.
+
+    Attributes:
+        participant: The participant.
+        target: What was to make it, as `module:function`.
+        detail: What was not found.
+    """
+
+    code = "PARTICIPANT_NOT_FOUND"
+
+    def __init__(self, participant: str, target: str, detail: str) -> None:
+        super().__init__(participant, target, detail)
+        self.participant = participant
+        self.target = target
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"participant {self.participant!r} cannot be made by {self.target!r}: {self.detail}; "
+            "name a MODULE:FUNCTION that every process of the engine can import: install the "
+            "module, or put its folder on PYTHONPATH"
+        )

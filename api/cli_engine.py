@@ -40,6 +40,7 @@ async def open_sagas(
     *,
     shards: int | None = None,
     services: Mapping[str, Any] | None = None,
+    participants: Mapping[str, str] | None = None,
     traces: bool = False,
 ) -> AsyncIterator[Sagas]:
     """Give the client of the engine of `data`; print no data inside.
@@ -49,11 +50,14 @@ async def open_sagas(
     Raises:
         DataFolderError: If the folder cannot be used.
         EngineUnavailableError: If Ray or the engine does not start.
+        ParticipantNotFoundError: If a participant cannot be made where the engine runs.
     """
     # Imported here: it brings Ray, and half a second, with it.
     from raysaga.api.client import connect
 
-    connection = connect(data, shards=shards, services=services, traces=traces)
+    connection = connect(
+        data, shards=shards, services=services, participants=participants, traces=traces
+    )
     waiting = terminal.err.status("starting the engine") if terminal.is_watched else nullcontext()
     with redirect_stdout(sys.stderr):
         with waiting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +19,10 @@ from raysaga.actors.log import configure_log
 from raysaga.api.cli_engine import open_sagas, run_async
 from raysaga.api.cli_participant import TransportOption, first_link
 from raysaga.api.cli_terminal import DataOption, JsonOption, Terminal
+from raysaga.api.cli_values import load_definition
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.traces.otel import SubmissionMarks, caller_of, provide
 from raysaga.statemachines.definition import SagaDefinition
-from raysaga.statemachines.errors import ValidationError
 from raysaga.statemachines.order import order_saga
 
 
@@ -52,7 +51,7 @@ def ingress(
     Example:  raysaga ingress --transport amqp://localhost/
     """
     address = parse_address(transport)
-    found = [order_saga, *map(_definition, definition or ())]
+    found = [order_saga, *map(load_definition, definition or ())]
     configure_log(None, "info")
     end = provide() if traces else None
     try:
@@ -60,22 +59,6 @@ def ingress(
     finally:
         if end is not None:
             end()
-
-
-def _definition(path: str) -> SagaDefinition:
-    """Return the definition at `module:name`.
-
-    Raises:
-        ValidationError: If there is none.
-    """
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ValidationError(f"there is no module {error.name}", "--definition") from error
-    if not isinstance(found, SagaDefinition):
-        raise ValidationError(f"{path} is no saga definition", "--definition")
-    return found
 
 
 class Submits(Protocol):

@@ -11,9 +11,10 @@ import typer
 
 from raysaga.actors.brokers.address import BrokerAddress, parse_address
 from raysaga.actors.brokers.errors import BrokerRefusedError
-from raysaga.actors.brokers.station import make_participant, open_station
+from raysaga.actors.brokers.station import open_station
 from raysaga.actors.log import configure_log
 from raysaga.actors.participant import Participant
+from raysaga.actors.participant_maker import make_participant
 from raysaga.api.cli_engine import run_async
 from raysaga.api.cli_terminal import (
     DataOption,
@@ -22,6 +23,7 @@ from raysaga.api.cli_terminal import (
     StockOption,
     Terminal,
 )
+from raysaga.api.cli_values import look_in_working_folder
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
 from raysaga.api.order_setup import services_of
 from raysaga.api.traces.otel import CallMarks, provide
@@ -73,11 +75,12 @@ def participant(
     maker = make or ORDER_PARTICIPANTS.get(name)
     if maker is None:
         raise ValidationError(f"nobody knows {name!r}; say what makes it", "--make")
-    configure_log(None, "info", participant=name)
     settings = {}
     if make is None:
         settings = services_of(services, stock, data, needs_stock=name == "inventory")
+    look_in_working_folder()
     made = make_participant(maker, name, data, settings)
+    configure_log(None, "info", participant=name)
     end = provide() if traces else None
     system = "kafka" if address.scheme.startswith("kafka") else "rabbitmq"
     mark = CallMarks(made.name, system) if traces else None

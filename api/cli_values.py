@@ -9,16 +9,19 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
 from rich.text import Text
 
+from raysaga.actors.brokers.address import is_broker_address, parse_address
+from raysaga.actors.participant_maker import maker_of
 from raysaga.api.cli_terminal import printable
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.ids import is_key
 from raysaga.statemachines.tables import PARKED, TERMINAL, Phase
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -123,8 +126,7 @@ def load_definition(name: str) -> SagaDefinition:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise ValidationError("must be module:attribute, such as trip:trip_saga", "DEFINITION")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    look_in_working_folder()
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
@@ -132,3 +134,38 @@ def load_definition(name: str) -> SagaDefinition:
     if not isinstance(found, SagaDefinition):
         raise ValidationError(f"{name} is no saga definition", "DEFINITION")
     return found
+
+
+def load_participants(given: Iterable[str]) -> dict[str, str]:
+    """Return by name what makes, or reaches, each participant that was given.
+
+    That a function can be imported is tried here, so that no engine is started in vain.
+
+    Args:
+        given: Each as `NAME=MODULE:FUNCTION`, or `NAME=URL` for one behind a broker.
+
+    Raises:
+        ValidationError: If one is not of that form, or is there twice.
+        ParticipantNotFoundError: If there is no such function; the working folder is looked in.
+        BrokerAddressError: If an address is none.
+    """
+    found: dict[str, str] = {}
+    look_in_working_folder()
+    for one in given:
+        name, _, target = one.partition("=")
+        if not (is_key(name) and target):
+            raise ValidationError("must be NAME=MODULE:FUNCTION, or NAME=URL", "--participant")
+        if name in found:
+            raise ValidationError(f"{name} is named twice", "--participant")
+        if is_broker_address(target):
+            parse_address(target)
+        else:
+            maker_of(name, target)
+        found[name] = target
+    return found
+
+
+def look_in_working_folder() -> None:
+    """Have modules of the working folder found, as `python` does without being asked."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")

@@ -6,10 +6,10 @@ import asyncio
 import ipaddress
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -24,7 +24,7 @@ from raysaga.api.cli_terminal import (
     StockOption,
     Terminal,
 )
-from raysaga.api.cli_values import load_definition
+from raysaga.api.cli_values import load_definition, load_participants
 from raysaga.api.defaults import DATA_FOLDER
 from raysaga.api.http.access import TOKENS_NAME, Right, Token, load_tokens, make_token
 from raysaga.api.http.app import serving
@@ -64,6 +64,13 @@ def serve(
         list[str] | None,
         typer.Option(metavar="MODULE:NAME", help="A definition that can be submitted; repeat."),
     ] = None,
+    participant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODULE:FUNCTION",
+            help="A participant, and what makes it, or a broker's URL that reaches it; repeat.",
+        ),
+    ] = None,
     stock: StockOption = None,
     services: ServicesOption = "calm",
     traces: Annotated[
@@ -79,7 +86,11 @@ def serve(
     Bound to another address than this machine's own, it asks every request for a token:
     make one with `raysaga token`. A proxy in front of it should add TLS.
 
+    Participants count when an engine starts; the folder notes them for the next ones.
+
     Example:  raysaga serve
+
+    Example:  raysaga serve --definition sale:sale_saga --participant hall=services:serve
 
     Example:  raysaga serve --host 0.0.0.0 --port 8470
     """
@@ -90,11 +101,14 @@ def serve(
     if tokens == []:
         raise no_token("--host")
     known = (order_saga, *map(load_definition, definition or ()))
-    settings = services_of(services, stock, data)
+    participants = load_participants(participant or ())
+    # Who brings services of his own need not have a shop.
+    settings = services_of(services, stock, data, needs_stock=not participants)
     names = None if is_open else {*LOOPBACK_NAMES, *(allow_host or ())}
     listener = _listen(host, port)
     share = trace_share if traces else None
-    run_async(_serve(terminal, data, listener, tokens, names, known, settings, share))
+    engine = {"services": settings, "participants": participants, "traces": share is not None}
+    run_async(_serve(terminal, data, listener, tokens, names, known, engine, share))
 
 
 async def _serve(
@@ -104,11 +118,10 @@ async def _serve(
     tokens: Sequence[Token] | None,
     names: set[str] | None,
     definitions: Sequence[SagaDefinition],
-    services: dict[str, object],
+    engine: Mapping[str, Any],
     trace_share: float | None,
 ) -> None:
-    is_traced = trace_share is not None
-    async with open_sagas(terminal, data, services=services, traces=is_traced) as sagas:
+    async with open_sagas(terminal, data, **engine) as sagas:
         with Archive.open(data) as archive:
             folder = archive.folder
             configure_log(folder.log_path / "http.jsonl", "info", journal_uuid=folder.uuid)

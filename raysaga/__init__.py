@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         OverloadedError as OverloadedError,
     )
     from raysaga.actors.errors import (
+        ParticipantNotFoundError as ParticipantNotFoundError,
+    )
+    from raysaga.actors.errors import (
         ResultTimeoutError as ResultTimeoutError,
     )
     from raysaga.actors.errors import (
@@ -157,6 +160,7 @@ _HOMES = {
         "IdempotencyConflictError",
         "OperatorRefusedError",
         "OverloadedError",
+        "ParticipantNotFoundError",
         "ResultTimeoutError",
         "SagaNotFoundError",
     ),

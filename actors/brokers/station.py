@@ -9,11 +9,9 @@ is answered any more, and the process must end.
 from __future__ import annotations
 
 import asyncio
-import importlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -36,17 +34,6 @@ PRUNE_EVERY_S = 60.0
 
 RETENTION_MS = 7 * 24 * 3_600_000
 """How long released rows are kept; as long as an engine keeps its sagas by default."""
-
-
-def make_participant(
-    maker: str, name: str, folder: Path, settings: Mapping[str, Any]
-) -> Participant:
-    """Return the participant `name` that the function `module:function` makes."""
-    module, _, function = maker.partition(":")
-    made: Participant = getattr(importlib.import_module(module), function)(
-        name, {**settings, "folder": str(folder)}
-    )
-    return made
 
 
 async def lock_or_stand_by(lock: Callable[[], EngineLock], **who: str) -> EngineLock:

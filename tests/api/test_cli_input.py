@@ -334,6 +334,32 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(
     check_refused(cli("diagram", "order", "--out", picture), 4, "STORAGE_FULL", "free space")
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "says"),
+    [
+        (["--participant", "hall"], "VALIDATION", "must be NAME=MODULE:FUNCTION, or NAME=URL"),
+        (["--participant", "=a:b"], "VALIDATION", "must be NAME=MODULE:FUNCTION, or NAME=URL"),
+        (["--participant", "hall=box_offic:serve"], "PARTICIPANT_NOT_FOUND", "'box_offic'"),
+        (["--participant", "hall=json:srve"], "PARTICIPANT_NOT_FOUND", "json has no function"),
+        (["--participant", "hall=json"], "PARTICIPANT_NOT_FOUND", "form MODULE:FUNCTION"),
+        (["--participant", "a=json:dumps", "--participant", "a=json:loads"], "VALIDATION", "twice"),
+    ],
+)
+def test_a_participant_that_cannot_be_served_is_refused_before_anything_is_started(
+    cli: Cli, tmp_path: Path, given: list[str], code: str, says: str
+) -> None:
+    data = tmp_path / "data"
+    result = cli("serve", "--data", data, "--port", 0, *given)
+    check_refused(result, 2, code, says)
+    assert not data.exists()
+
+
+def test_a_participant_for_a_broker_that_nothing_makes_is_told_so(cli: Cli, tmp_path: Path) -> None:
+    transport = ("--transport", "amqp://localhost/", "--data", tmp_path / "data")
+    result = cli("participant", "hall", *transport, "--make", "box_offic:serve")
+    check_refused(result, 2, "PARTICIPANT_NOT_FOUND", "participant 'hall' cannot be made")
+
+
 # -- codes --------------------------------------------------------------------
 
 
@@ -396,26 +422,6 @@ def test_the_help_tells_the_exit_codes_and_of_each_command_an_example(cli: Cli) 
         assert told.exit_code == 0
         for word in (f"raysaga {command}", "--data", "--json"):
             assert word in told.stdout, f"{command} does not tell {word}"
-
-
-def test_a_package_beside_this_one_adds_a_command(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An entry point is enough; its module is imported when its name is typed."""
-    (tmp_path / "pony.py").write_text(
-        "import typer\n"
-        "app = typer.Typer()\n"
-        "@app.command(help='Ride.')\n"
-        "def ride(far: bool = False) -> None:\n"
-        "    typer.echo('far' if far else 'near')\n"
-    )
-    facts = tmp_path / "pony-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: pony\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[raysaga.commands]\nride = pony:app\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert cli("ride", "--far").stdout == "far\n"
-    assert "ride" in cli("--help").stdout
 
 
 @pytest.mark.parametrize("command", ["skip", "force"])

@@ -19,13 +19,14 @@ from raysaga.actors.brokers.address import parse_address
 from raysaga.actors.brokers.broker import Delivery, open_broker
 from raysaga.actors.brokers.envelope import Message, Order
 from raysaga.actors.brokers.runner import PREFETCH, ParticipantRunner
-from raysaga.actors.brokers.station import make_participant, open_station
+from raysaga.actors.brokers.station import open_station
 from raysaga.actors.brokers.wire import BrokerWire
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.host import SagaHost
 from raysaga.actors.lane import Landing
 from raysaga.actors.outcome import outcome_of
 from raysaga.actors.participant import Participant
+from raysaga.actors.participant_maker import make_participant
 from raysaga.actors.participant_server import ParticipantServer, open_ledger
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler

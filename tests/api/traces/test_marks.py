@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from raysaga.actors.brokers.envelope import call_message, read_reply
 from raysaga.actors.brokers.runner import ParticipantRunner
-from raysaga.actors.brokers.station import make_participant
 from raysaga.actors.clock import SystemClock
+from raysaga.actors.participant_maker import make_participant
 from raysaga.actors.participant_server import ParticipantServer, open_ledger
 from raysaga.actors.trace_ids import attempt_span_of, saga_span_of, trace_id_of
 from raysaga.api.defaults import ORDER_PARTICIPANTS
