@@ -74,13 +74,19 @@ class Collector:
 
 
 @contextmanager
-def serving(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """Give a server on a free port with a client; whatever is left of it is killed."""
+def serving(
+    data: Path, *options: str, within: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """Give a server on a free port, with a client; whatever is left of it is killed.
+
+    It is started in the folder `within`, if that is given.
+    """
     server = subprocess.Popen(
         [PROGRAM, "serve", "--data", str(data), "--port", "0", *options],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        cwd=within,
         env={**os.environ, "COLUMNS": "200"},
     )
     assert server.stderr is not None
@@ -133,6 +139,25 @@ def test_what_was_answered_is_there_after_all_of_it_was_killed(tmp_path: Path) -
         assert client.get("/").text.startswith("<!doctype html>")
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
+
+
+def test_a_saga_of_ones_own_is_served_with_participants_of_ones_own(tmp_path: Path) -> None:
+    """Its modules are those of the working folder, and nobody has to have a shop."""
+    names = ("flights", "hotels", "cars", "bank")
+    options = [f"--participant={name}=trip:serve" for name in names]
+    trip = {"flight": "F", "hotel": "H", "car": "C", "price_minor": 80_000}
+    within = Path(__file__).parents[2] / "examples"
+    data = tmp_path / "data"
+    with serving(data, "--definition=trip:trip_saga", *options, within=within) as (_, client):
+        for who, ended in (("ada", "completed"), ("alan", "completed"), ("grace", "compensated")):
+            request = {"json": {**trip, "traveller": who}, "headers": {"Idempotency-Key": who}}
+            told = client.post("/sagas/trip?wait=30s", **request).json()
+            assert (told["status"], told["is_new"]) == (ended, True), told
+        assert told["code"] == "SOLD_OUT"
+        (_, listed) = client.get("/definitions").json()["rows"]
+        assert listed["definition"]["name"] == "trip"
+        served = {row["name"] for row in client.get("/engine").json()["participants"]}
+        assert served >= set(names)
 
 
 def test_traces_of_sagas_go_on_through_a_kill_and_meet_those_of_requests(tmp_path: Path) -> None:
