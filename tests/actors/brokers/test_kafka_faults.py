@@ -40,7 +40,7 @@ STAGES += [("produce", "out", False), ("offset-commit", "out", False)]
 
 
 def proxied(kafka: KafkaProcess) -> KafkaProxy:
-    return KafkaProxy(kafka.proxy_port, kafka.proxied_port)
+    return KafkaProxy(kafka.proxied_port, kafka.proxy_port)
 
 
 @pytest.mark.parametrize(
