@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from raysaga.actors.archive_pages import Page, Place, cut, holds_text, to_scan
+from raysaga.actors.archive_pages import Page, Place, cut, text_asked, to_scan
 from raysaga.actors.engine_note import read_note
 from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
 from raysaga.actors.log_lines import lines_about, merged_story
@@ -228,11 +228,11 @@ class Archive:
             for shard in self._shards()
         }
 
-        def holds(head: Head) -> bool:
-            saga = getattr(self._load(head.saga_id), "saga", None)
-            return saga is not None and holds_text(saga.input, text)
+        def input_of(saga_id: SagaId) -> object:
+            saga = getattr(self._load(saga_id), "saga", None)
+            return None if saga is None else saga.input
 
-        asked = holds if text else None
+        asked = text_asked(text, self._journal_of, input_of) if text else None
         return cut(runs, conditions, holds=asked, limit=limit, looks_max=looks_max, start=start)
 
     def counts(self) -> dict[str, int]:

@@ -49,8 +49,8 @@ class HttpSettings(BaseModel):
     looks_max: int = Field(20_000, ge=1)
     """Sagas looked at for one page of a list; 0.2 s, in a journal of a million."""
 
-    reads_max: int = Field(2_000, ge=1)
-    """Sagas read for one page when their inputs are searched; 0.18 s."""
+    reads_max: int = Field(10_000, ge=1)
+    """Sagas looked at for one page when their inputs are searched; 0.18 s."""
 
     ready_wait_s: float = Field(2.0, gt=0)
     """How long the engine may take to answer before it does not count as ready."""

@@ -47,6 +47,7 @@ async def test_filters_find_what_they_say(server: Served) -> None:
     assert await ids(server, reason="INSUFFICIENT_STOCK", step="reserve_inventory") == ["short"]
     assert await ids(server, text="c-9") == ["short"]
     assert await ids(server, text="rare", state="completed") == []
+    assert await ids(server, text="c-") == await ids(server, text="customer_id") == []
     assert await ids(server, definition="hasty") == []
     assert await ids(server, older_than_s=3_600) == []
     assert await ids(server, accepted_from_ms=1 << 50) == []
