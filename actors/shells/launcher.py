@@ -56,7 +56,7 @@ class RayLauncher:
             OperatorRefusedError: If the order does not fit.
         """
         try:
-            actor = self._actor(saga_id)
+            actor = await self._actor(saga_id)
             answer = await actor.order.remote(operation, body["by"], body.get("note", ""))
         except RayError as error:
             raise EngineUnavailableError(type(error).__name__) from error
@@ -69,8 +69,10 @@ class RayLauncher:
             raise CancelTooLateError(saga_id, "beyond the point of no return")
         raise OperatorRefusedError(saga_id, str(answer))
 
-    def _actor(self, saga_id: SagaId) -> Any:
-        return named_actor(
+    async def _actor(self, saga_id: SagaId) -> Any:
+        # Ray's head has a say in it, and may be out of reach; the shard must go on meanwhile.
+        return await asyncio.to_thread(
+            named_actor,
             SagaShell,
             saga_actor(self._plan.engine, saga_id),
             self._plan.namespace,
@@ -81,7 +83,7 @@ class RayLauncher:
     async def _drive(self, saga_id: SagaId) -> None:
         """Keep one actor until its saga is over or parked."""
         async with self._room:
-            actor = self._actor(saga_id)
+            actor = await self._actor(saga_id)
             try:
                 await self._wait_for(saga_id, actor)
             except RayError as error:

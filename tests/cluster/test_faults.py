@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -204,6 +205,25 @@ def test_a_dedicated_saga_actor_that_is_killed_comes_back(engine: Engine) -> Non
     until(lambda: not is_alive(pid), "it is dead")
     note.unlink()
     assert_done_or_undone(engine, [handle])
+
+
+def test_a_shard_goes_on_while_ray_can_make_no_actor_for_a_dedicated_saga(engine: Engine) -> None:
+    """Stop Ray's control service, as a lost head does, when a dedicated saga needs an actor."""
+    # Whoever it calls is known to the shard then.
+    assert_done_or_undone(engine, submit_many(engine, 2))
+    pid, alone, beside = engine.pids()["shard/0"], engine.order(), engine.order()
+    children = psutil.Process().children(recursive=True)
+    control = next(child for child in children if child.name() == "gcs_server")
+    control.suspend()
+    try:
+        waits = engine.sagas.submit(tough, alone, key=alone["order_id"], dedicated=True)
+        passes = engine.sagas.sagas.submit(tough, beside, key=beside["order_id"])
+        handle = engine.sagas.run(asyncio.wait_for(passes, 10))
+        engine.sagas.run(asyncio.wait_for(handle.result(), 10))
+    finally:
+        control.resume()
+    assert_done_or_undone(engine, [waits])
+    assert engine.pids()["shard/0"] == pid
 
 
 def test_a_stopped_shard_is_replaced_and_its_zombie_does_nothing(engine: Engine) -> None:
