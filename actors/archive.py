@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from raysaga.actors.archive_pages import Page, Place, cut, text_asked, to_scan
+from raysaga.actors.archive_pages import Page, Place, TextAsked, cut, to_scan
 from raysaga.actors.engine_note import read_note
 from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
 from raysaga.actors.log_lines import lines_about, merged_story
@@ -232,8 +232,8 @@ class Archive:
             saga = getattr(self._load(saga_id), "saga", None)
             return None if saga is None else saga.input
 
-        asked = text_asked(text, self._journal_of, input_of) if text else None
-        return cut(runs, conditions, holds=asked, limit=limit, looks_max=looks_max, start=start)
+        asked = TextAsked(text, self._journal_of, input_of) if text else None
+        return cut(runs, conditions, asked=asked, limit=limit, looks_max=looks_max, start=start)
 
     def counts(self) -> dict[str, int]:
         """Return the number of sagas in each phase, pruned ones not included."""

@@ -6,7 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from serving_within import QUICK, Served, an_order, check_problem, served, stuck_services
+
+from raysaga.actors import archive_pages
 
 
 async def place(server: Served, *names: str, **changes: Any) -> None:
@@ -62,6 +65,18 @@ async def test_one_page_looks_at_a_bounded_number(tmp_path: Path) -> None:
         assert told["cursor"] is not None
         assert await ids(server, reason="NONE") == []
         assert await ids(server, text="milk") == ["c", "b", "a"]
+
+
+async def test_one_page_reads_a_bounded_number(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: look for the name of a field, which is in every input and is none of its values."""
+    monkeypatch.setattr(archive_pages, "READS_MAX", 2)
+    await place(server, "a", "b", "c")
+    told = (await server.client.get("/sagas", params={"text": "customer_id"})).json()
+    assert (told["sagas"], told["looked_count"]) == ([], 2)
+    assert await ids(server, text="customer_id") == []
+    assert await ids(server, text="milk") == ["c", "b", "a"]
 
 
 async def test_a_query_that_is_none_is_refused(server: Served) -> None:
