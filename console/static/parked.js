@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chip, h, redraw, replace, sagaLink } from "./dom.js";
 import { orderButtons } from "./orders.js";
-import { age, instant, reason } from "./words.js";
+import { age, count, instant, reason } from "./words.js";
 
 const ROWS = 100;
 
@@ -16,15 +16,17 @@ export async function parked(main, { pulse, signal }) {
     const now = JSON.stringify(rows.map((row) => [row.saga_id, row.phase, row.changed_at_ms]));
     if (signal.aborted || now === shown) return;
     shown = now;
-    told.textContent = rows.length === 0 ? "" : rows.length === 1 ? "1 saga waits for you." : `${rows.length} sagas wait for you.`;
+    const all = Math.max(rows.length, pulse.looks.at(-1)?.parked ?? 0);
+    told.textContent = all === 0 ? "" : all === 1 ? "1 saga waits for you."
+      : `${count(all)} sagas wait for you.${all > rows.length ? ` Here are the newest ${rows.length}.` : ""}`;
     redraw(inbox, rows.length ? rows.map((row) => letter(row, refresh))
       : h("div", { class: "card good-news" }, h("p", {}, "Nothing waits for you.")));
   };
   await refresh();
-  let count = pulse.looks.at(-1)?.parked;
+  let known = pulse.looks.at(-1)?.parked;
   pulse.heard.add((look) => {
-    if (look.parked !== count) refresh().catch(() => {});
-    count = look.parked;
+    if (look.parked !== known) refresh().catch(() => {});
+    known = look.parked;
   });
 }
 

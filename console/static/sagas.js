@@ -1,7 +1,8 @@
 // The list: filters that are part of the address, newest first, and as far back as one goes on.
+// Where few sagas meet the filters it looks on by itself, until there is a screenful or no more.
 
 import { get } from "./api.js";
-import { chip, h, number, redraw, replace, sagaLink, table } from "./dom.js";
+import { chip, h, notice, number, redraw, replace, sagaLink, table } from "./dom.js";
 import { age, count, duration, instant, reason } from "./words.js";
 
 const STATES = [["", "any"], ["open", "open"], ["parked", "parked"], ["running", "running"],
@@ -30,11 +31,11 @@ export async function sagas(main, { signal, query }) {
     const given = new URLSearchParams();
     for (const [name, value] of new FormData(form)) if (value.trim()) given.set(name, value.trim());
     const hash = given.size ? `#/sagas?${given}` : "#/sagas";
-    if (location.hash === hash) restart();
-    else location.hash = hash;
+    if (location.hash !== hash) location.hash = hash;
+    else if (!looking) restart();
   });
 
-  let rows = [], cursor = null, looked = 0, pages = 0;
+  let rows = [], cursor = null, looked = 0, pages = 0, looking = false;
   const wanted = new URLSearchParams({ limit: PAGE });
   for (const name of FIELDS) if (query.get(name)) wanted.set(name, query.get(name));
 
@@ -48,27 +49,48 @@ export async function sagas(main, { signal, query }) {
     const text = `${count(rows.length)} shown, ${count(looked)} looked at${cursor ? "" : ": that is all"}.`;
     if (far.textContent !== text) far.textContent = text;
     more.hidden = !cursor;
+    more.textContent = looking ? "Stop looking" : "Look further";
   };
-  const next = async () => {
+  const page = async () => {
     const given = new URLSearchParams(wanted);
     if (cursor) given.set("cursor", cursor);
-    const page = await get(`/sagas?${given}`);
+    const found = await get(`/sagas?${given}`);
     if (signal.aborted) return;
-    rows = cursor ? [...rows, ...page.sagas] : page.sagas;
-    looked = cursor ? looked + page.looked_count : page.looked_count;
-    cursor = page.cursor;
+    rows = cursor ? [...rows, ...found.sagas] : found.sagas;
+    looked = cursor ? looked + found.looked_count : found.looked_count;
+    cursor = found.cursor;
     pages += 1;
+  };
+  const lookOn = async (enough) => {
+    looking = true;
+    try {
+      while (looking && cursor && rows.length < enough) {
+        draw();
+        await page();
+        if (signal.aborted) return;
+      }
+    } catch (error) {
+      notice(error.message, "bad");
+    } finally {
+      looking = false;
+    }
     draw();
   };
   const restart = async () => {
     rows = []; cursor = null; looked = 0; pages = 0;
-    await next();
+    await page();
+    if (!signal.aborted) lookOn(PAGE);
   };
-  more.addEventListener("click", next);
+  more.addEventListener("click", () => {
+    if (looking) looking = false;
+    else lookOn(rows.length + PAGE);
+  });
   await restart();
   // Only the first page moves by itself: who reads further back is not interrupted.
   const timer = setInterval(() => {
-    if (pages <= 1 && !wanted.has("text")) { cursor = null; pages = 0; next().catch(() => {}); }
+    if (pages > 1 || looking || wanted.has("text")) return;
+    cursor = null; pages = 0;
+    page().then(draw).catch(() => {});
   }, REFRESH_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
 }

@@ -103,7 +103,7 @@ async def submit(server: Served, name: str, definition: str = "order", **changes
 @asynccontextmanager
 async def shown(path: Path, browser: Browser) -> AsyncIterator[Shown]:
     """Give the page of an engine that has been busy."""
-    settings = HttpSettings(look_every_s=0.5, follow_every_s=0.05)
+    settings = HttpSettings(look_every_s=0.5, follow_every_s=0.05, reads_max=20)
     options: dict[str, Any] = {
         "services": services(),
         "settings": settings,

@@ -78,6 +78,10 @@ async def test_sagas_are_found_by_filters_that_the_address_keeps(story: Shown) -
     await page.goto(f"{story.server.url}/#/sagas?text=ada")
     await expect(page.locator("tbody tr")).to_have_count(1)
     await expect(page.locator("tbody a")).to_have_text("order:tea-1")
+    # One of the oldest: the list looks on by itself until it is found, or there are no more.
+    await page.goto(f"{story.server.url}/#/sagas?text=rare")
+    await expect(page.get_by_role("link", name="order:sold-out", exact=True)).to_be_visible()
+    await expect(page.locator(".far")).to_contain_text("that is all")
     await page.goto(f"{story.server.url}/#/sagas")
     await expect(page.locator("tbody tr")).to_have_count(50)
     await picture(page, "sagas", whole=False)
