@@ -86,7 +86,11 @@ def events_in(saga_id: SagaId, records: Sequence[bytes]) -> tuple[list[Event], b
     events: list[Event] = []
     chain = CHAIN_START
     for seq, record in enumerate(records):
-        decoded = decode_record(saga_id, record, chain)
+        try:
+            decoded = decode_record(saga_id, record, chain)
+        except RecordCorruptError as error:
+            # By its place: what it says of its own number may be the damage.
+            raise RecordCorruptError(saga_id, seq, error.detail) from error
         if decoded.seq != seq:
             raise RecordCorruptError(saga_id, seq, f"it says it is record {decoded.seq}")
         chain = decoded.chain

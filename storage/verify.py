@@ -201,7 +201,10 @@ class _Story:
         head = self._head
         chain, epoch = CHAIN_START, 1
         for seq, record in enumerate(self._journal.records(head.saga_id)):
-            decoded = decode_record(head.saga_id, record, chain)
+            try:
+                decoded = decode_record(head.saga_id, record, chain)
+            except RecordCorruptError as error:
+                return f"record {seq}: {error.detail}"
             if decoded.seq != seq:
                 return f"record {seq} says that it is record {decoded.seq}"
             if decoded.epoch < epoch:

@@ -71,6 +71,23 @@ async def test_a_record_with_a_flipped_bit_parks_its_saga_and_no_other(world_fol
     world.close(is_sound=False)
 
 
+def flip_number(record: bytes) -> bytes:
+    """Flip a bit of the number that a record bears, which comes fifth in it."""
+    return record[:4] + bytes([record[4] ^ 1]) + record[5:]
+
+
+@in_virtual_time
+async def test_a_saga_is_parked_by_the_place_of_what_is_damaged(world_folder: Path) -> None:
+    world = await three_under_way(world_folder)
+    damage(world, "order:2", flip_number)
+    await world.restart()
+    await world.rests("order:2")
+    outcome = await world.outcome(await world.submit("2"), within_s=5)
+    assert outcome["message"] == "order:2: record 0 is corrupt (its CRC is wrong)"
+    await world.quiet()
+    world.close(is_sound=False)
+
+
 @in_virtual_time
 async def test_an_unreadable_saga_is_parked_once_however_slow_the_disk_is(
     world_folder: Path,

@@ -111,6 +111,17 @@ def test_a_record_under_another_number_is_a_problem(memory: MemoryJournal) -> No
     assert "record 1 says that it is record 2" in only_problem(memory)
 
 
+def test_a_record_whose_number_is_damaged_is_told_by_its_place(memory: MemoryJournal) -> None:
+    epoch = prepare(memory)
+    story = Story("a", epoch=epoch)
+    first, second = story.accepted(), story.retried()
+    highest = 4  # where a record's number begins, after "RS", the version and a zero
+    damaged = bytearray(second.record)
+    damaged[highest] ^= 1
+    memory.commit(SCOPE, epoch, [first, second._replace(record=bytes(damaged))])
+    assert only_problem(memory) == "record 1: its CRC is wrong"
+
+
 def test_a_definition_that_is_not_what_its_hash_says_is_a_problem(memory: MemoryJournal) -> None:
     epoch = memory.grant_epoch(SCOPE, "tests", NOW_MS)
     memory.put_definition(DEFINITION_HASH, order_saga.to_data() | {"version": 77})
