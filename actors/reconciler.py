@@ -85,7 +85,10 @@ class Reconciler:
         await self.sweep()
         self.first_sweep_ms = self._clock.monotonic_ms() - began_at
         loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self._for_ever()))
+        self._tasks += [
+            loop.create_task(self._for_ever()),
+            loop.create_task(self._release_for_ever()),
+        ]
 
     async def stop(self) -> None:
         """Stop looking."""
@@ -101,24 +104,42 @@ class Reconciler:
             while True:
                 began_at = self._clock.monotonic_ms()
                 await self.sweep()
+                took_ms = self._clock.monotonic_ms() - began_at
                 count += 1
                 try:
                     await self._end_restore()
-                    self._release_some()
-                    await self._releaser.note_released()
                     if count % PRUNE_EVERY_SWEEPS == 0:
                         await self._prune()
                 except StorageFullError as full:
-                    # Forgetting can wait; what is under way is written from the head-room.
-                    self._host.log.warning("no_room_to_forget", code=full.code, detail=full.detail)
-                took_ms = self._clock.monotonic_ms() - began_at
-                busy = self._releaser.is_busy
-                pause_ms = settings.reconcile_ms / 10 if busy else settings.reconcile_ms
-                await self._clock.sleep_ms(max(pause_ms, SWEEP_SHARE * took_ms))
+                    self._tell_no_room(full)
+                await self._clock.sleep_ms(max(settings.reconcile_ms, SWEEP_SHARE * took_ms))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing may die here unnoticed
             self._host.stop_at_once(error)
+
+    async def _release_for_ever(self) -> None:
+        """Release often and few at a time, while there are any: many at once hold up calls."""
+        settings = self._host.settings
+        try:
+            while True:
+                try:
+                    self._release_some()
+                    await self._releaser.note_released()
+                except StorageFullError as full:
+                    self._tell_no_room(full)
+                is_busy = self._releaser.is_busy
+                await self._clock.sleep_ms(
+                    settings.release_every_ms if is_busy else settings.reconcile_ms
+                )
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - nothing may die here unnoticed
+            self._host.stop_at_once(error)
+
+    def _tell_no_room(self, full: StorageFullError) -> None:
+        # Forgetting can wait; what is under way is written from the head-room.
+        self._host.log.warning("no_room_to_forget", code=full.code, detail=full.detail)
 
     async def sweep(self) -> None:
         """Take up what nobody drives."""

@@ -89,8 +89,11 @@ class EngineSettings(BaseModel):
     reconcile_ms: int = Field(2_000, ge=10)
     """Pause between sweeps for sagas that have no owner and no timer."""
 
-    release_items_max: int = Field(2_048, ge=1)
-    """Ended sagas whose participants are told to forget in one sweep."""
+    release_items_max: int = Field(512, ge=1)
+    """Ended sagas whose participants are told to forget at one time."""
+
+    release_every_ms: int = Field(100, ge=10)
+    """Pause between two such times while sagas end; longer ones stall calls (measured)."""
 
     retention_ms: int = Field(7 * 24 * 3_600_000, ge=0)
     """How long an ended saga's records are kept."""
