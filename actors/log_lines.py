@@ -24,7 +24,13 @@ LINE_BYTES_MAX = 1 << 20
 """A longer line is not one of ours; the rest of it is looked at as if it were another."""
 
 ORDERS_BYTES_MAX = 64 << 20
-"""How much of each log is searched for orders; it takes about a tenth of a second."""
+"""How much of each log is searched for orders; it takes some hundredths of a second."""
+
+CHUNK_BYTES = 1 << 18
+"""Searched at once; larger ones gained nothing."""
+
+SHARDS = "shard-"
+"""How the names of the logs begin that orders are in."""
 
 JOURNAL, LOG, BOTH = "journal", "log", "both"
 """Where a row was found."""
@@ -55,28 +61,51 @@ def orders_given(folder: Path, limit: int) -> list[dict[str, Any]]:
     is in the saga's history, which also keeps it when the logs are gone.
     """
     found: list[dict[str, Any]] = []
-    for path in folder.glob("*.jsonl*"):
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - ORDERS_BYTES_MAX))
-            while line := file.readline(LINE_BYTES_MAX):
-                if b'"order_given"' in line:
-                    facts = _facts(line)
-                    if facts is not None and facts.get("event") == "order_given":
-                        names = ("at_ms", "saga_id", "order", "by", "note")
-                        found.append({name: facts.get(name) for name in names})
+    with opened_logs(folder, SHARDS) as files:
+        for file in files:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - ORDERS_BYTES_MAX))
+            for line in _lines_with(file, b'"order_given"'):
+                facts = _facts(line)
+                if facts is not None and facts.get("event") == "order_given":
+                    names = ("at_ms", "saga_id", "order", "by", "note")
+                    found.append({name: facts.get(name) for name in names})
     found.sort(key=lambda row: int(row["at_ms"]), reverse=True)
     return found[:limit]
 
 
+def _lines_with(file: BinaryIO, needle: bytes) -> Iterator[bytes]:
+    """Yield the lines from here on that hold `needle`; those that do not cost next to nothing."""
+    rest = b""
+    while chunk := file.read(CHUNK_BYTES):
+        whole, _, rest = (rest + chunk).rpartition(b"\n")
+        yield from _lines_in(whole, needle)
+        # Of a line that is none of ours the end is as good as the whole.
+        rest = rest[-LINE_BYTES_MAX:]
+    yield from _lines_in(rest, needle)
+
+
+def _lines_in(text: bytes, needle: bytes) -> Iterator[bytes]:
+    at = text.find(needle)
+    while at >= 0:
+        begin, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        yield text[begin:end]
+        at = text.find(needle, end)
+
+
 @contextmanager
-def opened_logs(folder: Path) -> Iterator[list[BinaryIO]]:
+def opened_logs(folder: Path, names: str = "") -> Iterator[list[BinaryIO]]:
     """Give the log files of `folder`, those that were set aside as well, each once.
 
     All are opened before the first is read: one that is set aside meanwhile has another name.
+
+    Args:
+        folder: Where they are.
+        names: How their names begin.
     """
     with ExitStack() as stack:
         files: dict[int, BinaryIO] = {}
-        for path in sorted(folder.glob("*.jsonl*")):
+        for path in sorted(folder.glob(f"{names}*.jsonl*")):
             with suppress(FileNotFoundError):
                 file = stack.enter_context(path.open("rb"))
                 files[os.fstat(file.fileno()).st_ino] = file

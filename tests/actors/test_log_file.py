@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from raysaga.actors import log_lines
 from raysaga.actors.log_file import LogFile
-from raysaga.actors.log_lines import lines_about, opened_logs
+from raysaga.actors.log_lines import lines_about, opened_logs, orders_given
 
 LINE_BYTES = 100
 PROCESSES = 4
@@ -88,6 +89,26 @@ def test_a_log_that_is_turned_over_while_it_is_read_is_read_once(tmp_path: Path)
             log.write(line_of(number))
         read = [json.loads(line)["number"] for file in files for line in file]
     assert sorted(read) == list(range(20))
+
+
+def test_orders_are_found_wherever_they_stand_in_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its begin, at its end, across what is read at once, and in files that were set aside."""
+    monkeypatch.setattr(log_lines, "CHUNK_BYTES", 64)
+    given: dict[str, object] = {"event": "order_given", "order": "retry", "by": "ann", "note": "x"}
+    told = []
+    for number in range(30):
+        at = f"2026-01-01T00:00:{number:02d}Z"
+        line = {"timestamp": at, "saga_id": f"order:{number}", **(given if number % 3 else {})}
+        told.append(json.dumps(line | {"number": "9" * number}))
+    (tmp_path / "shard-0.jsonl.1").write_text("\n".join(told[:11]) + "\n")
+    (tmp_path / "shard-0.jsonl").write_text("\n".join(told[11:]))
+    (tmp_path / "shard-1.jsonl").write_text('no JSON, but "order_given"\n')
+    rows = orders_given(tmp_path, 100)
+    assert [row["saga_id"] for row in rows] == [f"order:{n}" for n in range(29, 0, -1) if n % 3]
+    assert rows[0].keys() == {"at_ms", "saga_id", "order", "by", "note"}
+    assert len(orders_given(tmp_path, 3)) == 3
 
 
 @pytest.mark.parametrize("text", ["\ud800", "ü" * 10])
