@@ -99,7 +99,7 @@ def serve(
     file = data / TOKENS_NAME
     tokens = load_tokens(file) if is_open or auth else None
     if tokens == []:
-        raise no_token("--host")
+        raise no_token("--host" if is_open else "--auth")
     known = (order_saga, *map(load_definition, definition or ()))
     participants = load_participants(participant or ())
     # Who brings services of his own need not have a shop.
