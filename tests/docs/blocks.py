@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
+from typer.main import get_command
+
+from raysaga.api.cli import app
 
 ROOT = Path(__file__).parents[2]
 COMMAND_S_MAX = 120
@@ -97,6 +101,29 @@ def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
             shown.append(line)
     assert command, f"{block.where} begins with no command"
     yield command, shown
+
+
+def commands_named(name: str, block: Block) -> Iterator[list[str]]:
+    """Yield the words behind `name` of each line that calls the program of this name."""
+    if block.language not in ("sh", "console"):
+        return
+    for line in block.code.replace("\\\n", " ").splitlines():
+        command = line.removeprefix("$ ")
+        if command.strip() and Path(command.split()[0]).name == name:
+            yield shlex.split(command, comments=True)[1:]
+
+
+def parse_as_raysaga(words: list[str]) -> None:
+    """Parse a command of ours without running it.
+
+    Raises:
+        Exception: The parser's own, if there is no such command or option.
+    """
+    command: Any = get_command(app)
+    while hasattr(command, "list_commands") and words and not words[0].startswith("-"):
+        # What it does not know it says by itself.
+        _, command, words = command.resolve_command(command.context_class(command), words)
+    command.make_context("raysaga", words)
 
 
 def run_commands(block: Block, folder: Path) -> None:

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blocks import ROOT, Block, blocks_of, excerpt_of, is_as_shown, run_commands, run_python
+from blocks import (
+    ROOT,
+    Block,
+    blocks_of,
+    commands_named,
+    excerpt_of,
+    is_as_shown,
+    parse_as_raysaga,
+    run_commands,
+    run_python,
+)
 
 import raysaga
 from raysaga import SagaDefinition, Step, StepKind
@@ -130,6 +140,25 @@ def test_what_is_not_run_is_there() -> None:
     """A reason that no block needs is a block that was changed and is run, or is gone."""
     used = {how for page in PAGES for block in blocks_of(page) for how in why_not(block)}
     assert used == set(NOT_RUN)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_not_run_are_understood_all_the_same(page: str) -> None:
+    """Every command, option and number of arguments is one that the command line knows."""
+    for block in blocks_of(page):
+        for words in commands_named("raysaga", block) if why_not(block) else ():
+            parse_as_raysaga(words)
+
+
+def test_an_option_that_is_gone_is_found() -> None:
+    block = Block(
+        page="p", line=1, language="sh", title="", code="raysaga serve \\\n  --gone  # x\n"
+    )
+    (words,) = commands_named("raysaga", block)
+    assert words == ["serve", "--gone"]
+    for wrong in (words, ["gone"], ["show", "a", "b"], ["bench", "compare", "A", "B", "C"]):
+        with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected"):
+            parse_as_raysaga(wrong)
 
 
 def test_the_pages_are_all_there() -> None:
