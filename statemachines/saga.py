@@ -8,7 +8,7 @@ The same events in the same order give the same saga, on every machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from raysaga.statemachines.calls import Code, LedgerStatus
 from raysaga.statemachines.definition import Durability, SagaDefinition
@@ -108,6 +108,10 @@ class StepProgress:
         self.is_unserved = False
 
 
+_NO_STEPS: Final[frozenset[int]] = frozenset()
+"""One for all sagas: since Python 3.10 each empty set is an object of 216 bytes."""
+
+
 class Saga:
     """One saga's long-lived transaction, in memory.
 
@@ -171,10 +175,10 @@ class Saga:
         self.is_accepted = False
         self.accepted_at_ms = 0
         self.deadline_at_ms: int | None = None
-        self.undo: frozenset[int] = frozenset()
+        self.undo = _NO_STEPS
         self.taken_over = False
         self.must_ask = False
-        self.held_by_ledgers: frozenset[int] = frozenset()
+        self.held_by_ledgers = _NO_STEPS
         self.recoveries = 0
         self.waiting: set[int] = set()
         self.in_flight: set[int] = set()
