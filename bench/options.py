@@ -19,7 +19,15 @@ LEVELS = (1, 16, 128, 512)
 SAGAS = 2_000
 """Sagas that wait or are killed, by default."""
 
-SPECIAL = ("contended", "waiting", "recovery", "recovery-standing", "overload", "reads")
+SPECIAL = (
+    "contended",
+    "waiting",
+    "recovery",
+    "recovery-standing",
+    "overload",
+    "reads",
+    "one-process",
+)
 """Workloads that are more than a loop at some levels."""
 
 WorkloadOption = Annotated[

@@ -18,6 +18,9 @@ from raysaga.bench.workloads import SKEWS, STRATEGIES
 FOREIGN_TOLD_FROM = 0.15
 """Cores that others used beside a measurement from which on the page says so."""
 
+OWN_LOOP: Mapping[str, Any] = {"hosting": "shared", "loop": "closed", "durability": "pipelined"}
+"""The lines of the engine as users get it."""
+
 _MARKED = re.compile(r"<!-- bench: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 OWN = "raysaga"
@@ -173,9 +176,26 @@ def _recovery(lines: Sequence[Line]) -> Iterator[str]:
             yield _row(_n(row["sagas"]), what, f"{first_s:.1f} s", f"**{all_s:.1f} s**")
 
 
+def _bound(lines: Sequence[Line]) -> Iterator[str]:
+    own = {row["in_flight"]: row for row in newest(lines, "happy", **OWN_LOOP)}
+    rows = sorted(newest(lines, "one-process"), key=lambda row: row["in_flight"])
+    yield from _head("in flight", "one process", "CPU ms an order", "the engine", "CPU ms an order")
+    for row in rows:
+        engine = own.get(row["in_flight"])
+        cells = ["-", "-"] if engine is None else _bound_cells(engine)
+        yield _row(str(row["in_flight"]), *_bound_cells(row), *cells)
+    yield from _told(rows)
+
+
+def _bound_cells(row: Line) -> list[str]:
+    times = f"{_n(row['p50_ms'])} / {_n(row['p99_ms'])}"
+    return [f"**{_n(row['sagas_per_s'])}**; {times}", f"{row['cpu_ms_per_saga']:.2g}"]
+
+
 TABLES: Mapping[str, Callable[[Sequence[Line]], Iterator[str]]] = {
     "peers": _peers,
     "profile": _profile,
+    "bound": _bound,
     "contention": _contention,
     "durability": _durability,
     "reads": _reads,

@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from raysaga.bench.measure import Load
+from raysaga.bench.one_process import run_one_process
 from raysaga.bench.options import Wanted
 from raysaga.bench.overload import run_overload
 from raysaga.bench.peers.run import run_peers
@@ -124,3 +125,6 @@ def _special(workload: str, wanted: Wanted, folders: Iterator[Path]) -> Iterator
     elif workload == "reads":
         for level in wanted.in_flight:
             yield uvloop.run(run_reads(next(folders), level, wanted.seconds, wanted.seed))
+    elif workload == "one-process":
+        for level in wanted.in_flight:
+            yield uvloop.run(run_one_process(next(folders), level, wanted.seconds, wanted.seed))

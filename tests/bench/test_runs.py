@@ -53,6 +53,14 @@ def test_each_workload_gives_one_line_whose_rate_is_the_median(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"], "no folder is left"
 
 
+def test_one_process_alone_has_a_figure_that_is_audited_as_well(tmp_path: Path) -> None:
+    short = ("--in-flight", "8", "--seconds", "0.3", "--repetitions", "1", "--data", str(tmp_path))
+    (line,) = bench("--workload", "one-process", *short)
+    assert line["completed"] == line["ended"] > 0  # type: ignore[operator]
+    assert (line["audit"], line["in_flight"]) == ("clean", 8)
+    assert line["cpu_ms_per_saga"] > 0  # type: ignore[operator]
+
+
 def test_sagas_end_after_everything_was_killed_below_a_ray_that_stands() -> None:
     (line,) = bench("--workload", "recovery-standing", "--sagas", "60", "--repetitions", "1")
     assert (line["processes_killed"], line["audit"], line["audit_sagas"]) == (6, "clean", 60)
