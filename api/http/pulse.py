@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from raysaga.actors.archive import Archive
 from raysaga.api.client import Sagas
 from raysaga.api.http.quantiles import Counts, grown, quantile_ms, summed
@@ -25,6 +27,8 @@ LOOKS_KEPT = 300
 
 TIMES_OVER_LOOKS = 60
 """How many looks the times of participants are told of: a minute."""
+
+_log = structlog.get_logger()
 
 Read = Callable[[Callable[[Archive], Any]], Awaitable[Any]]
 
@@ -104,10 +108,15 @@ class Pulse:
 
     async def _look_for_ever(self) -> None:
         while True:
-            look = await self._look()
-            self._looks.append(look)
-            async with self._looked:
-                self._looked.notify_all()
+            try:
+                look = await self._look()
+            except SagaError as error:
+                # The folder cannot be read now; what is wrong with it, whoever asks is told.
+                _log.warning("look_failed", code=error.code)
+            else:
+                self._looks.append(look)
+                async with self._looked:
+                    self._looked.notify_all()
             await asyncio.sleep(self._settings.look_every_s)
 
     async def _look(self) -> dict[str, Any]:

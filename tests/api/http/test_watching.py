@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 from serving_within import QUICK, Served, an_order, check_problem, served
+
+from raysaga.actors.archive import Archive
+from raysaga.api.http.pulse import Pulse
+from raysaga.storage.errors import StorageFailedError
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str, Any]]:
@@ -61,6 +65,22 @@ async def test_the_engine_is_followed_look_by_look(server: Served) -> None:
             if new[-1]["counts"]["completed"]:
                 assert any(look["completed_per_s"] > 0 for look in new)
                 break
+
+
+async def test_a_look_that_fails_is_not_the_last_one(server: Served) -> None:
+    failures = [StorageFailedError("journal", "too many readers")]
+
+    async def read(question: Callable[[Archive], Any]) -> Any:
+        if failures:
+            raise failures.pop()
+        return question(server.engine.archive)
+
+    pulse = Pulse(server.engine.sagas, read, QUICK)
+    pulse.start()
+    async with asyncio.timeout(10):
+        (look,) = await anext(pulse.follow())
+    assert (look["engine_running"], failures) == (True, [])
+    await pulse.stop()
 
 
 async def test_a_saga_is_followed_to_its_end(server: Served) -> None:
