@@ -113,8 +113,8 @@ def commands_named(name: str, block: Block) -> Iterator[list[str]]:
             yield shlex.split(command, comments=True)[1:]
 
 
-def parse_as_raysaga(words: list[str]) -> None:
-    """Parse a command of ours without running it.
+def is_understood(words: list[str]) -> bool:
+    """Return true for a command of ours; it is parsed and not run.
 
     Raises:
         Exception: The parser's own, if there is no such command or option.
@@ -123,7 +123,7 @@ def parse_as_raysaga(words: list[str]) -> None:
     while hasattr(command, "list_commands") and words and not words[0].startswith("-"):
         # What it does not know it says by itself.
         _, command, words = command.resolve_command(command.context_class(command), words)
-    command.make_context("raysaga", words)
+    return command.make_context("raysaga", words) is not None
 
 
 def run_commands(block: Block, folder: Path) -> None:
