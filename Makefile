@@ -7,6 +7,10 @@ INSTALLED := .venv/.installed
 DATA ?= raysaga-data
 PYTEST_OPTIONS ?=
 
+# Where Python is told to keep no translations, each of an engine's processes would translate
+# all sources anew at its start; the tests start hundreds of them.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format types imports lint tidy bench brokers faults compiled promtool serve docs clean
 
@@ -16,8 +20,9 @@ help: ## print this list
 demo: $(INSTALLED) ## run the sample orders; state is kept in raysaga-data (DATA=...)
 	$(BIN)/raysaga run api/sample/orders.jsonl --stock api/sample/stock.json --services lively --data $(DATA)
 
+# In two processes, since tests of real processes mostly wait; a folder stays in one of them.
 test: check brokers faults promtool serve ## all checks, then all tests: what CI runs
-	$(BIN)/pytest --ignore=tests/architecture $(PYTEST_OPTIONS)
+	$(BIN)/pytest --ignore=tests/architecture --numprocesses 2 --dist loadgroup $(PYTEST_OPTIONS)
 
 check: lint types imports tidy ## layout, lint, types, import rules, house rules: before each commit
 

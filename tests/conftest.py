@@ -8,4 +8,12 @@ what `raysaga compile` has made.
 
 import os
 
+import pytest
+
 os.environ.setdefault("RAYSAGA_PURE", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a folder in one process: they share engines, brokers and browsers."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
