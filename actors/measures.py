@@ -69,6 +69,14 @@ class Measures:
     def __init__(self) -> None:
         self._sagas: dict[str, Histogram] = {}
         self._steps: dict[tuple[str, str, str, str], Histogram] = {}
+        self._snapshot: int | None = None
+        self._snapshot_since_ms = 0.0
+
+    def snapshot_age_ms(self, snapshot: int | None, now_ms: float) -> float:
+        """Return for how long `snapshot` has been the oldest in use, since it was first noted."""
+        if snapshot != self._snapshot:
+            self._snapshot, self._snapshot_since_ms = snapshot, now_ms
+        return 0.0 if snapshot is None else now_ms - self._snapshot_since_ms
 
     def note(self, saga: Saga, events: Iterable[Event]) -> None:
         """Count what has just happened to `saga`, which stands after it."""

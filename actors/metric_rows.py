@@ -168,7 +168,7 @@ def _of_steps(shards: Sequence[Told]) -> Iterable[Metric]:
 
 def _of_journals(shards: Sequence[Told]) -> Iterable[Metric]:
     only = ("shard",)
-    seconds, sizes, errors, used, recovery, lag = ([] for _ in range(6))
+    seconds, sizes, errors, used, reader, recovery, lag = ([] for _ in range(7))
     for shard in shards:
         labels = (_name(shard),)
         commit, entries = shard["commit_ms"], shard["commit_entries"]
@@ -177,6 +177,7 @@ def _of_journals(shards: Sequence[Told]) -> Iterable[Metric]:
         sizes.append(Sample(labels, entries["sum"], tuple(entries["bounds"]), counts))
         errors.append(Sample((*labels, "full"), shard["full"]))
         used.append(Sample(labels, shard["map_used"] / max(shard["map_cap"], 1)))
+        reader.append(Sample(labels, shard["oldest_reader_ms"] / 1_000))
         recovery.append(Sample(labels, shard["first_sweep_ms"] / 1_000))
         lag.append(Sample(labels, shard["overdue_ms"] / 1_000))
     yield Metric("journal_commit_seconds", Kind.HISTOGRAM, "One commit.", only, seconds)
@@ -185,6 +186,9 @@ def _of_journals(shards: Sequence[Told]) -> Iterable[Metric]:
         "journal_errors", Kind.COUNTER, "Commits that were void.", ("shard", "kind"), errors
     )
     yield Metric("journal_map_used_ratio", Kind.GAUGE, "Of the cap.", only, used)
+    yield Metric(
+        "journal_oldest_reader_seconds", Kind.GAUGE, "Keeps old pages in use so long.", only, reader
+    )
     yield Metric(
         "shard_recovery_seconds", Kind.GAUGE, "Its owner's first look for sagas.", only, recovery
     )

@@ -39,6 +39,9 @@ def shard_stats(shard: int, host: SagaHost, desk: Desk, reconciler: Reconciler) 
         "commit_entries": committer.sizes.told(),
         "map_used": usage.used,
         "map_cap": usage.cap,
+        "oldest_reader_ms": host.measures.snapshot_age_ms(
+            usage.oldest_snapshot, host.clock.monotonic_ms()
+        ),
         "phases": {phase.value: n for phase, n in host.journal.counts().items()},
         "participants": {
             name: {

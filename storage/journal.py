@@ -102,12 +102,17 @@ class KeyRecord(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How full a journal is, in bytes; `cap` less `reserve` is open to new sagas."""
+    """How full a journal is, in bytes; `cap` less `reserve` is open to new sagas.
+
+    `oldest_snapshot` names the oldest state that a reader still holds, if that is not the
+    newest: what was written over since cannot be used again until the reader lets go.
+    """
 
     used: int
     size: int
     cap: int
     reserve: int
+    oldest_snapshot: int | None = None
 
 
 class HeadsFound(NamedTuple):

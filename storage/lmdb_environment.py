@@ -225,7 +225,16 @@ class Environment:
         with self.read() as view:
             used = self._live_bytes(view._txn)
             size = (int(self._env.info()["last_pgno"]) + 1) * self._page_bytes
-        return Usage(used, size, self._cap, self._reserve)
+        return Usage(used, size, self._cap, self._reserve, self._oldest_snapshot())
+
+    def _oldest_snapshot(self) -> int | None:
+        """Return the oldest transaction whose state a reader, in whatever process, still sees."""
+        newest = int(self._env.info()["last_txnid"])
+        # A line of LMDB's list is: process id, thread, transaction or a dash for none.
+        lines = (line.split() for line in self._env.readers().splitlines())
+        seen = [int(line[2]) for line in lines if len(line) == 3 and line[2].isdigit()]
+        oldest = min(seen, default=newest)
+        return oldest if oldest < newest else None
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy into the empty folder `path`, durable on return.

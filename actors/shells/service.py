@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
 from raysaga.actors.local_wire import LocalDoor
 from raysaga.actors.metric_rows import participant_metrics
-from raysaga.actors.participant import Participant
+from raysaga.actors.participant_maker import make_participant
 from raysaga.actors.participant_server import (
     ParticipantLimits,
     ParticipantServer,
@@ -50,9 +50,8 @@ class ServiceShell:
         folder = begin_process(plan, self._name, participant=self._name)
         path = folder.service_path(self._name)
         await take_ownership(path)
-        module, _, function = plan.participants[self._name].partition(":")
-        make = getattr(importlib.import_module(module), function)
-        participant: Participant = make(self._name, {**plan.services, "folder": plan.folder})
+        target = plan.participants[self._name]
+        participant = make_participant(target, self._name, Path(plan.folder), plan.services)
         clock = SystemClock()
         ledger = open_ledger(participant, path, clock=clock)
         participant.prepare(ledger)

@@ -27,7 +27,7 @@ from raysaga.actors.shells.cluster import RAY_ENVIRONMENT
 from raysaga.simulation.chaos.fault import NeverHappenedError
 from raysaga.simulation.chaos.machine import flaw_of
 from raysaga.simulation.chaos.processes import kill_all
-from raysaga.simulation.chaos.stage import Launch, Stage
+from raysaga.simulation.chaos.stage import STARTS_MAX, Launch, Stage
 
 HEAD, NODE, ROUTER = "head", "node", "router"
 
@@ -236,9 +236,17 @@ class TwoNodes:
         for child in (self._stage.keeper, self._stage.callers):
             if child is not None:
                 child.expected = True
-        await self.end(NODE)
-        await self.start(NODE)
-        await self._stage.rejoin()
+        for left in reversed(range(STARTS_MAX)):
+            await self.end(NODE)
+            await self.start(NODE)
+            try:
+                await self._stage.rejoin()
+                return
+            except NeverHappenedError:
+                # After a cut the head may ask the new node by its connection to the old one,
+                # whose packets TCP repeats ever more rarely, and give that node up as well.
+                if not left:
+                    raise
 
     def close(self) -> None:
         """Remove everything."""

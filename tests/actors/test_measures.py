@@ -26,6 +26,15 @@ def test_a_time_falls_into_the_bucket_whose_bound_it_does_not_exceed() -> None:
     assert sum(histogram.counts) == 6
 
 
+def test_an_old_snapshot_ages_from_when_it_was_first_seen() -> None:
+    measures = Measures()
+    assert measures.snapshot_age_ms(None, 1_000) == 0
+    assert measures.snapshot_age_ms(7, 2_000) == 0
+    assert measures.snapshot_age_ms(7, 5_500) == 3_500
+    assert measures.snapshot_age_ms(9, 6_000) == 0, "the reader has let go, another is the oldest"
+    assert measures.snapshot_age_ms(None, 7_000) == 0
+
+
 def test_attempts_and_ends_are_counted_with_how_long_they_took() -> None:
     saga, measures = Saga(SagaId("order:1"), order_saga), Measures()
     for event in (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cluster_engine import SERVICES, TROUBLED, Engine, start_engine, swift, until
 
+import raysaga
 from raysaga.api.blocking import connect_blocking
 from raysaga.storage.participants_note import NOTE_FILE
 
@@ -53,6 +54,20 @@ def test_an_engine_that_names_no_participants_serves_those_that_its_folder_notes
     with connect_blocking(folder) as sagas:
         assert sagas.handle(saga_id).result(timeout_s=60).status == "completed"
         sagas.stop_engine()
+
+
+def test_a_participant_that_cannot_be_made_is_told_to_who_would_start_the_engine(
+    tmp_path: Path,
+) -> None:
+    """And nothing of it is left in the way of the next one."""
+    participants = {"depot": "no_such_services:serve"}
+    with pytest.raises(raysaga.ParticipantNotFoundError) as caught:
+        connect_blocking(tmp_path / "data", participants=participants).__enter__()
+    assert (caught.value.participant, caught.value.target) == ("depot", participants["depot"])
+    assert "No module named 'no_such_services'" in str(caught.value)
+    assert not (tmp_path / "data" / NOTE_FILE).exists()
+    with connect_blocking(tmp_path / "data") as sagas:
+        assert len(sagas.stats()) == 1
 
 
 NO_INIT = """

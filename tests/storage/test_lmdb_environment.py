@@ -217,6 +217,18 @@ def test_the_cap_is_kept_and_the_reserve_opens_on_request(tmp_path: Path) -> Non
     environment.close()
 
 
+def test_a_reader_that_holds_an_old_state_is_told_of(environment: Environment) -> None:
+    environment.write(putting(0, 1))
+    with environment.read():
+        assert environment.usage().oldest_snapshot is None, "it sees the newest"
+        environment.write(putting(1, 1))
+        held = environment.usage().oldest_snapshot
+        assert held is not None
+        environment.write(putting(2, 1))
+        assert environment.usage().oldest_snapshot == held
+    assert environment.usage().oldest_snapshot is None
+
+
 def test_deleting_makes_room(tmp_path: Path) -> None:
     environment = open_at(tmp_path / "e", map_bytes_max=MIB, reserve_bytes=256 * KIB)
     environment.write(putting(0, 550))

@@ -47,6 +47,7 @@ async def test_counts_are_what_has_happened(tmp_path: Path) -> None:
         assert found["saga_ambiguous_total", frozenset({("step", "process_payment")})] == 2
         assert found["breaker_state", frozenset({("name", "payment")})] == 0
         assert 0 < found["journal_map_used_ratio", frozenset()] < 1
+        assert found["journal_oldest_reader_seconds", frozenset()] >= 0
         assert found["engine_up", frozenset()] == 1
         assert found["shard_recovery_seconds", frozenset()] >= 0
         assert found["outbox_lag_seconds", frozenset()] >= 0
