@@ -312,15 +312,12 @@ async def _look(world: World, seen: Observation) -> None:
     submitted = [world.submission(deed.facts["saga"]) for deed in world.recipe.deeds]
     saga_ids = list(dict.fromkeys(found[0] for found in submitted if found is not None))
     readings = {saga_id: world.ask_about(0, saga_id, "watch") for saga_id in saga_ids}
+    await _until(world, lambda: all(r.ended or r.error for r in readings.values()))
+    # Only now: a repeat of a submission that was refused may have arrived late, and its saga may
+    # have been under way when the last look began.
     lists = [world.ask(0, house.shard, "list", {"limit": 1_000}) for house in world.houses]
     stats = [world.ask(0, house.shard, "stats", {}) for house in world.houses]
-    limit = world.loop.instant + 30.0
-    while world.loop.instant < limit:
-        if all(r.ended or r.error for r in readings.values()) and all(
-            r.told for r in (*lists, *stats)
-        ):
-            break
-        await asyncio.sleep(0.01)
+    await _until(world, lambda: all(r.told for r in (*lists, *stats)))
     for saga_id, request in readings.items():
         told = request.ended
         seen.readings[saga_id] = None if told is None else _reading(told)
@@ -331,6 +328,15 @@ async def _look(world: World, seen: Observation) -> None:
             seen.counted[phase] = seen.counted.get(phase, 0) + count
     seen.left_over = await _left_over(world)
     _look_at_disks(world, seen)
+
+
+async def _until(world: World, condition: Callable[[], bool]) -> None:
+    """Return when it is true, or after half a minute, which the checker will tell."""
+    limit = world.loop.instant + 30.0
+    while not condition():
+        if world.loop.instant > limit:
+            return
+        await asyncio.sleep(0.01)
 
 
 async def _left_over(world: World) -> list[str]:
