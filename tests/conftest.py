@@ -7,10 +7,14 @@ what `raysaga compile` has made.
 """
 
 import os
+import signal
 
 import pytest
 
 os.environ.setdefault("RAYSAGA_PURE", "1")
+
+# A shell that starts its jobs in the background has them ignore it, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
