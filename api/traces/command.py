@@ -62,6 +62,8 @@ def traces(
             _print(terminal, archive, follower, sagas, follow)
             return
         sink = otlp_sink(archive.folder.uuid)
+        if follow:
+            terminal.note(f"following {data} (Ctrl-C ends it)")
         try:
             span_count = _send(terminal, sink, follower, sagas, follow)
         finally:

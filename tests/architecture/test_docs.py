@@ -26,12 +26,14 @@ def examples(texts: dict[str, str]) -> dict[str, str]:
 
 def test_every_example_is_run(texts: dict[str, str], examples: dict[str, str]) -> None:
     tests = texts["tests/cluster/test_examples.py"]
+    # Blocks of pages are run, too (tests/docs).
+    told = re.findall(r"^\$ \S+/python examples/(\S+)", texts["README.md"], re.MULTILINE)
     tests += texts["tests/actors/brokers/test_other_languages.py"]
     assert examples
     for path in examples:
         # Those that are tests are collected (setup.cfg, testpaths).
         name = Path(path).name
-        assert name.startswith("test_") or f'"{name}"' in tests, path
+        assert name.startswith("test_") or name in told or f'"{name}"' in tests, path
 
 
 def test_the_table_of_errors_is_that_of_the_classes(texts: dict[str, str]) -> None:

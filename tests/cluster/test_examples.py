@@ -30,12 +30,6 @@ def run_twice(name: str, folder: Path) -> list[subprocess.CompletedProcess[str]]
     return runs
 
 
-def test_the_shortest_program_places_an_order_once(tmp_path: Path) -> None:
-    first, second = run_twice("place_an_order.py", tmp_path)
-    assert first.stdout == "order:order-1 completed new\n"
-    assert second.stdout == "order:order-1 completed known before\n"
-
-
 def test_the_blocking_example_tells_outcomes_and_raises_the_one_that_is_no_success(
     tmp_path: Path,
 ) -> None:

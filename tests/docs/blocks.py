@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +16,6 @@ from typer.main import get_command
 from raysaga.api.cli import app
 
 ROOT = Path(__file__).parents[2]
-COMMAND_S_MAX = 120
 TITLE = re.compile(r'title="([^"]+)"')
 ELLIPSIS = "…"
 
@@ -86,23 +82,6 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     exec(compile("\n" * block.line + block.code, block.page, "exec"), names)
 
 
-def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
-    """Yield each command with the lines shown behind it; `sh` shows none."""
-    if block.language == "sh":
-        yield block.code, [ELLIPSIS]
-        return
-    command, shown = "", []
-    for line in block.code.splitlines():
-        if line.startswith("$ "):
-            if command:
-                yield command, shown
-            command, shown = line.removeprefix("$ "), []
-        else:
-            shown.append(line)
-    assert command, f"{block.where} begins with no command"
-    yield command, shown
-
-
 def commands_named(name: str, block: Block) -> Iterator[list[str]]:
     """Yield the words behind `name` of each line that calls the program of this name."""
     if block.language not in ("sh", "console"):
@@ -124,27 +103,6 @@ def is_understood(words: list[str]) -> bool:
         # What it does not know it says by itself.
         _, command, words = command.resolve_command(command.context_class(command), words)
     return command.make_context("raysaga", words) is not None
-
-
-def run_commands(block: Block, folder: Path) -> None:
-    """Run the commands of a block in `folder`, and compare what they say with what is shown.
-
-    What is killed by a signal is no failure where the page says so by showing what came before.
-    """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command, shown in commands_of(block):
-        done = subprocess.run(
-            ["bash", "-e", "-c", command],
-            cwd=folder,
-            env={**os.environ, "PATH": path, "COLUMNS": "80"},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S_MAX,
-            check=False,
-        )
-        told = f"{block.where}: {command}\n{done.stdout}{done.stderr[-2_000:]}"
-        assert done.returncode == 0 or "CRASH=1" in command, told
-        assert is_as_shown(done.stdout.splitlines(), shown), told
 
 
 def is_as_shown(said: list[str], shown: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder find their own modules, and the browser of the console's."""
+"""Lets the tests of this folder find their own modules, and those of others that they share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-for folder in ("console", "docs"):
+for folder in ("cluster", "console", "docs"):
     here = str(TESTS / folder)
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,14 @@ from blocks import (
     excerpt_of,
     is_as_shown,
     is_understood,
-    run_commands,
     run_python,
 )
+from cluster_engine import Engine, start_engine, swift
+from otlp_collector import Collector
+from terminals import Terminals
 
-import raysaga
 from raysaga import SagaDefinition, Step, StepKind
 from raysaga.api.diagrams import definition_graph, write_diagram
-from raysaga.orders import Order, OrderItem, Payment, order_saga
 
 pytestmark = pytest.mark.cluster
 
@@ -40,10 +42,12 @@ PAGES = sorted(
 EXAMPLES = {
     path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py"))
 }
-"""Programs that tests run: `test_every_example_is_run`."""
+"""Programs that are run as they stand: `test_every_example_is_run`."""
 
 ON_THE_ENGINE = {
+    "docs/HTTP.md",
     "docs/OPERATING.md",
+    "docs/TRACES.md",
     "docs/how-to/one-machine.md",
     "docs/how-to/recover.md",
     "docs/how-to/secure.md",
@@ -52,24 +56,22 @@ ON_THE_ENGINE = {
 """Pages whose commands are run beside one engine that has driven some orders."""
 
 NOT_RUN = {
-    "$ .venv/bin/python": "is an example; tests/cluster/test_examples.py runs them",
     "$ .venv/bin/raysaga": "shows the thousand orders of the demo; tests/api/test_cli_read.py",
     "$ make demo": "kills what runs; tests/cluster/test_faults.py and test_engines.py do",
-    "curl": "needs a server that listens; tests/api/http does what it shows",
     "make": "is the run that this test is part of, or a thousand orders of it",
-    "pip install": "installs from a package index; tests run in an environment that has it",
     "raysaga bench": "measures for minutes; tests/bench has its parts",
+    "RAY_SERVE_HTTP": "needs Ray Serve; tests/cluster/test_ray_serve.py runs the deployment",
     "raysaga chaos": "breaks things for minutes; tests/simulation and tests/cluster do for seconds",
+    "raysaga compile": "takes ten minutes; `make compiled` does it",
     "raysaga egress": "needs a broker; tests/actors/brokers does what it shows",
     "raysaga ingress": "needs a broker; tests/actors/brokers does what it shows",
-    "raysaga orders import": "needs the data set; tests/api/test_orders_import.py imports some",
     "raysaga participant": "needs a broker; tests/actors/brokers does what it shows",
-    "raysaga retry": "needs a parked saga; tests/cluster/test_stories.py sends some on",
-    "raysaga serve": "listens until it is stopped; tests/api/http does what it shows",
     "raysaga simulate": "takes minutes to hours; tests/simulation plays some seeds",
-    "raysaga skip": "needs a parked saga; tests/cluster/test_stories.py sends some on",
 }
 """Beginning of a line to why a block with such a line is not run."""
+
+DONE = {"console", "ini", "json", "python", "sh"}
+"""Languages of what is run, or read as a program would."""
 
 SHOWN = {"", "text", "mermaid"}
 """Languages of what is only looked at."""
@@ -85,24 +87,58 @@ def why_not(block: Block) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder above the data folder of an engine that has driven some orders."""
-    folder = tmp_path_factory.mktemp("shop")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with raysaga.connect_blocking() as sagas:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that has driven some orders, on `raysaga-data` in the working folder."""
+    with pytest.MonkeyPatch.context() as patched:
+        # Where the troubled services are, for the engine's processes.
+        patched.setenv("PYTHONPATH", str(ROOT / "tests" / "cluster"), prepend=os.pathsep)
+        patched.chdir(tmp_path_factory.mktemp("shop"))
+        connection, engine = start_engine(Path("raysaga-data"), "page")
+        try:
             for number, token in enumerate(("tok_1", "tok_2", "tok_declined")):
-                order = Order(
-                    order_id=f"o-{number}",
-                    customer_id="ada",
-                    items=(OrderItem(item_id="tea", quantity=1),),
-                    payment=Payment(token=token, amount_minor=1_250, currency="EUR"),
-                )
-                sagas.submit(order_saga, order, key=order.order_id).result(timeout_s=60)
-            yield folder
-    finally:
-        os.chdir(before)
+                assert submit(engine, f"o-{number}", token) != "parked"
+            yield engine
+        finally:
+            connection.__exit__(None, None, None)
+
+
+def submit(engine: Engine, order_id: str, token: str) -> str:
+    """Submit an order, and return how it ended."""
+    order = {**engine.order(item="tea", token=token), "order_id": order_id}
+    return engine.sagas.submit(swift("order"), order, key=order_id).result(timeout_s=60).status
+
+
+def surroundings(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
+    """Put into a folder, or have happen on the engine, what a page takes for given."""
+    if page.startswith("docs/examples/"):
+        shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True)
+    if page == "api/sample/ATTRIBUTION.md":
+        (folder / "api" / "sample").mkdir(parents=True)
+    if page == "README.md":
+        (folder / ".venv").symlink_to(sys.prefix)
+        (folder / "examples").symlink_to(ROOT / "examples")
+    if page == "docs/HTTP.md":
+        for block in blocks_of("docs/tutorial.md"):
+            if block.title:
+                (folder / block.title).write_text(block.code, encoding="utf-8")
+    if page == "docs/TRACES.md":
+        request.getfixturevalue("collector")
+    if page == "docs/how-to/recover.md":
+        engine = request.getfixturevalue("engine")
+        for order_id in ("o-17", "o-18"):
+            undo = (f"order:{order_id}", "process_payment", "undo", "before")
+            note = engine.trouble(*undo, "always unavailable")
+            assert submit(engine, order_id, "tok_declined") == "parked"
+            # The bank is back.
+            note.unlink()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Who takes traces, at the usual port; it must have been told of some."""
+    with Collector(4_318) as found:
+        yield found
+        found.wait_for("order", 1)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -110,30 +146,35 @@ def test_the_blocks_of_a_page_do_what_it_says(
     page: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In their order, in one folder, with the names and files of those before."""
-    if page.startswith("docs/examples/"):
-        shutil.copytree(ROOT / "examples", tmp_path, dirs_exist_ok=True)
+    if page in ON_THE_ENGINE:
+        request.getfixturevalue("engine")
+        tmp_path = Path.cwd()
+    surroundings(page, tmp_path, request)
     names: dict[str, Any] = {"__name__": "page"}
     monkeypatch.syspath_prepend(str(tmp_path))
-    for block in blocks_of(page):
-        if why_not(block):
-            continue
-        if block.title:
-            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
-        elif block.language == "python":
-            if excerpt_of(block, EXAMPLES) is None:
-                run_python(block, names)
-        elif block.language in ("console", "sh"):
-            needs_engine = page in ON_THE_ENGINE
-            folder = request.getfixturevalue("engine_folder") if needs_engine else tmp_path
-            run_commands(block, folder)
-        elif block.language == "json":
-            json.loads(block.code)
-        elif block.language == "ini":
-            configparser.ConfigParser(strict=False).read_string(block.code)
-        else:
-            assert block.language in SHOWN, f"{block.where}: a fence with a language that is run"
-            commands = [line for line in block.code.splitlines() if COMMAND.match(line)]
-            assert not commands, f"{block.where}: commands belong in a block of sh or console"
+    with closing(Terminals(tmp_path)) as terminals:
+        for block in blocks_of(page):
+            if not why_not(block):
+                assert block.language in DONE | SHOWN, f"{block.where}: of no known language"
+                do_as_told(block, tmp_path, names, terminals)
+
+
+def do_as_told(block: Block, folder: Path, names: dict[str, Any], terminals: Terminals) -> None:
+    """Do with a block what its reader would."""
+    if block.title:
+        (folder / block.title).write_text(block.code, encoding="utf-8")
+    elif block.language == "python":
+        if excerpt_of(block, EXAMPLES) is None:
+            run_python(block, names)
+    elif block.language in ("console", "sh"):
+        terminals.type(block)
+    elif block.language == "json":
+        json.loads(block.code)
+    elif block.language == "ini":
+        configparser.ConfigParser(strict=False).read_string(block.code)
+    else:
+        commands = [line for line in block.code.splitlines() if COMMAND.match(line)]
+        assert not commands, f"{block.where}: commands belong in a block of sh or console"
 
 
 def test_what_is_not_run_is_there() -> None:
