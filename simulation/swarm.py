@@ -1,13 +1,15 @@
 """Plays many histories, on every core, and adds up what they have shown.
 
 Each worker is a fresh interpreter that plays its seeds one after the other; what
-a seed shows does not depend on the worker, nor on the seeds before it.
+a seed shows does not depend on the worker, nor on the seeds before it. However the process
+that began them ends, they end with it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -114,7 +116,7 @@ def run(
     total = Tally()
     parts = _parts(first, seeds)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         open_parts: set[Future[Tally]] = set()
         while True:
             is_time = until is not None and time.monotonic() > until
@@ -127,6 +129,18 @@ def run(
             for future in done:
                 total.add(future.result())
             yield total
+
+
+def _end_with_parent() -> None:
+    """Have this worker end when its parent is gone: one that was killed ends no pool."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _parts(first: int, seeds: int | None) -> Iterator[tuple[int, int]]:
