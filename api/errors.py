@@ -1,8 +1,8 @@
-"""What only a caller's own process can raise: outcomes that are no success, missing packages."""
+"""What only a caller's process can raise: outcomes that are no success, and what is not there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from raysaga.statemachines.errors import SagaError
@@ -25,6 +25,29 @@ class MissingPackageError(SagaError):
 
     def __str__(self) -> str:
         return f"this needs {self.package}: {self.extra}"
+
+
+class ParticipantNotServedError(SagaError):
+    """An engine runs already, and does not serve a participant that was named.
+
+    Attributes:
+        participants: Those that it does not serve.
+        served: Those that it does.
+    """
+
+    code = "PARTICIPANT_NOT_SERVED"
+
+    def __init__(self, participants: Sequence[str], served: Sequence[str]) -> None:
+        super().__init__(participants, served)
+        self.participants = participants
+        self.served = served
+
+    def __str__(self) -> str:
+        return (
+            f"the engine that runs on this folder does not serve {', '.join(self.participants)}, "
+            f"but {', '.join(self.served)}; participants count when an engine starts: end it, "
+            "and start it with them"
+        )
 
 
 class NotCompletedError(SagaError):

@@ -86,7 +86,7 @@ def serve(
     Bound to another address than this machine's own, it asks every request for a token:
     make one with `raysaga token`. A proxy in front of it should add TLS.
 
-    Participants count when an engine starts; the folder notes them for the next ones.
+    Participants count when an engine starts, and are noted; one that runs refuses others.
 
     Example:  raysaga serve
 

@@ -70,6 +70,11 @@ class Engine:
         pids: dict[str, int] = await self._supervisor.ready.remote()
         return pids
 
+    async def participants(self) -> dict[str, str]:
+        """Return what makes, or reaches, each participant that is served, by name."""
+        served: dict[str, str] = await self._supervisor.participants.remote()
+        return served
+
     async def participant_stats(self) -> dict[str, dict[str, Any]]:
         """Return the counts of each participant that is an actor and answers, by its name."""
         found: dict[str, dict[str, Any]] = {}

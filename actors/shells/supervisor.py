@@ -237,6 +237,12 @@ class SupervisorShell:
         await asyncio.shield(self._ready)
         return dict(self._pids)
 
+    async def participants(self) -> dict[str, str]:
+        """Return what makes, or reaches, each participant of this engine, by name."""
+        await asyncio.shield(self._ready)
+        served = self._plan.participants
+        return {name: without_password(target) for name, target in served.items()}
+
     async def stop(self) -> None:
         """Stop the actors: shards first, so that no call is lost on the way."""
         await asyncio.shield(self._ready)

@@ -24,11 +24,12 @@ PROGRAM = str(Path(sys.executable).with_name("raysaga"))
 
 @contextmanager
 def serving(
-    data: Path, *options: str, within: Path | None = None
+    data: Path, *options: str, within: Path | None = None, said: list[str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """Give a server on a free port, with a client; whatever is left of it is killed.
 
-    It is started in the folder `within`, if that is given.
+    It is started in the folder `within`, and what it says at first is added to `said`, if
+    they are given.
     """
     server = subprocess.Popen(
         [PROGRAM, "serve", "--data", str(data), "--port", "0", *options],
@@ -43,6 +44,8 @@ def serving(
     try:
         found = None
         for line in server.stderr:
+            if said is not None:
+                said.append(line)
             found = re.search(r"http://127\.0\.0\.1:\d+", line)
             if found:
                 break
@@ -107,6 +110,27 @@ def test_a_saga_of_ones_own_is_served_with_participants_of_ones_own(tmp_path: Pa
         assert listed["definition"]["name"] == "trip"
         served = {row["name"] for row in client.get("/engine").json()["participants"]}
         assert served >= set(names)
+        expect_refused(data, "spa=trip:serve", within=within)
+        said: list[str] = []
+        with serving(data, *options, within=within, said=said):
+            assert not any("warning" in line for line in said)
+        options[-1] = "--participant=bank=trip:main"
+        with serving(data, *options, within=within, said=said):
+            assert "whose bank is trip:serve and not trip:main" in said[-2]
+
+
+def expect_refused(data: Path, participant: str, *, within: Path) -> None:
+    """Expect that a participant that the engine of `data` does not serve is refused."""
+    done = subprocess.run(
+        [PROGRAM, "serve", "--data", str(data), "--port", "0", "--participant", participant],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=within,
+    )
+    assert done.returncode == 2
+    assert "does not serve spa, but" in done.stderr and "PARTICIPANT_NOT_SERVED" in done.stderr
 
 
 def test_traces_of_sagas_go_on_through_a_kill_and_meet_those_of_requests(tmp_path: Path) -> None:
