@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.prefix) / "serve" / "bin" / "python"
 START_S = 240
 TRIES = 12
+TRIP_PARTICIPANTS = ("flights", "hotels", "cars", "bank")
 
 
 def an_order(order_id: str) -> dict[str, object]:
@@ -55,7 +56,11 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
     application = {
         "name": "raysaga",
         "import_path": "raysaga.console.deployment:app",
-        "args": {"data": str(data)},
+        "args": {
+            "data": str(data),
+            "definitions": "trip:trip_saga",
+            "participants": ",".join(f"{name}=trip:serve" for name in TRIP_PARTICIPANTS),
+        },
     }
     options = {"host": "127.0.0.1", "port": port}
     config.write_text(yaml.safe_dump({"http_options": options, "applications": [application]}))
@@ -68,7 +73,7 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
         start_new_session=True,
         env={
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": (
                 "raysaga.console.deployment.proxy_middlewares"
             ),
@@ -138,8 +143,12 @@ def test_an_order_is_accepted_as_a_whole_or_not_at_all_behind_ray_serve(tmp_path
             for number in range(TRIES):
                 again = client.post("/orders?wait=30s", json=an_order(f"o-{number}")).json()
                 assert again["status"] == "completed", again
-            rows = client.get("/sagas", params={"limit": 1_000}).json()["sagas"]
-            assert len(rows) == TRIES + 1
+            trip = {"flight": "F", "hotel": "H", "car": "C", "price_minor": 1, "traveller": "ada"}
+            key = {"Idempotency-Key": "ada"}
+            booked = client.post("/sagas/trip?wait=30s", json=trip, headers=key).json()
+            assert booked["status"] == "completed", booked
+            listed = client.get("/sagas", params={"definition": "order", "limit": 1_000}).json()
+            assert len(listed["sagas"]) == TRIES + 1
             with client.stream("GET", "/sagas/order:first/events") as answer:
                 assert "event: end" in list(answer.iter_lines())
             assert "saga_finished_total" in client.get("/metrics").text
