@@ -22,18 +22,16 @@ from raysaga.actors.archive_pages import Page, Place, TextAsked, cut, to_scan
 from raysaga.actors.engine_note import read_note
 from raysaga.actors.errors import OperatorRefusedError, SagaNotFoundError
 from raysaga.actors.log_lines import lines_about, merged_story
-from raysaga.actors.outcome import bare_outcome, head_row, status_of
-from raysaga.actors.placement import shard_of
+from raysaga.actors.outcome import bare_outcome, head_row, status_of, ways_on
+from raysaga.actors.placement import shard_of, shard_scope
 from raysaga.actors.recovery import Definitions, read_events
 from raysaga.actors.story import history_rows
 from raysaga.actors.timeline import timeline_rows
 from raysaga.statemachines.commands import Answer
-from raysaga.statemachines.decide import decide
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import ValidationError
 from raysaga.statemachines.events import Event
 from raysaga.statemachines.ids import SagaId, is_key, saga_id_of
-from raysaga.statemachines.inputs import CompensationForced, Input, RetryOrdered, SkipOrdered
 from raysaga.statemachines.machine import IllegalMove
 from raysaga.statemachines.saga import Saga, replay
 from raysaga.statemachines.tables import PARKED, Phase
@@ -255,7 +253,10 @@ class Archive:
         for row in self.rows(limit=limit, phases=PARKED):
             loaded = self._load(SagaId(row["saga_id"]))
             if loaded is not None and loaded.head.phase in PARKED:
-                told = {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+                told = {
+                    **_status(loaded),
+                    "ways_on": ways_on(loaded.saga, time.time_ns() // 1_000_000),
+                }
                 del told["results"]
                 yield told
 
@@ -285,7 +286,7 @@ class Archive:
         """
         loaded = self._load(saga_id)
         if loaded is not None:
-            return {**_status(loaded), "ways_on": _ways_on(loaded.saga)}
+            return {**_status(loaded), "ways_on": ways_on(loaded.saga, time.time_ns() // 1_000_000)}
         known = self.known(saga_id)
         if known is None:
             raise SagaNotFoundError(saga_id)
@@ -368,6 +369,22 @@ class Archive:
             "address": None if note is None else note.address,
             "driver_pid": None if note is None else note.pid,
         }
+
+    def shards(self) -> list[dict[str, Any]]:
+        """Return `{"shard", "pid", "epoch", "map_used"}` of each shard that has a journal.
+
+        The process is None where nobody houses it now; what is used is in bytes.
+        """
+        housed = self.engine()["shards"]
+        return [
+            {
+                "shard": shard,
+                "pid": housed.get(shard),
+                "epoch": self._journals[shard].epoch(shard_scope(self.folder.uuid, shard)),
+                "map_used": self._journals[shard].usage().used,
+            }
+            for shard in self._shards()
+        ]
 
     # -- opening and loading -------------------------------------------------
 
@@ -476,20 +493,3 @@ def _status(loaded: _Loaded) -> dict[str, Any]:
     told["changed_at_ms"] = head.changed_at_ms
     told["flaw"], told["pruned"] = loaded.flaw, False
     return told
-
-
-def _ways_on(saga: Saga | None) -> list[str]:
-    """Return which of an operator's orders would be taken, by asking what they would do."""
-    if saga is None or not saga.is_parked:
-        return []
-    now_ms = time.time_ns() // 1_000_000
-    orders: dict[str, Input] = {
-        "retry": RetryOrdered("", ""),
-        "skip": SkipOrdered("", ""),
-        "force": CompensationForced("", ""),
-    }
-    return [
-        name
-        for name, order in orders.items()
-        if decide(saga, order, now_ms).answer is Answer.ACCEPTED
-    ]

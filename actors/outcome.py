@@ -1,9 +1,12 @@
-"""What a caller is told about a saga: how it ended, and where each step stands."""
+"""What a caller is told about a saga: how it ended, where each step stands, and the ways on."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from raysaga.statemachines.commands import Answer
+from raysaga.statemachines.decide import decide
+from raysaga.statemachines.inputs import CompensationForced, Input, RetryOrdered, SkipOrdered
 from raysaga.statemachines.saga import Saga
 from raysaga.statemachines.tables import StepStatus
 from raysaga.storage.journal import Head, KeyRecord
@@ -93,3 +96,19 @@ def head_row(head: Head) -> dict[str, Any]:
         "due_at_ms": head.due_at_ms,
         "scope": head.scope,
     }
+
+
+def ways_on(saga: Saga | None, now_ms: int) -> list[str]:
+    """Return which of an operator's orders would be taken, by asking what they would do."""
+    if saga is None or not saga.is_parked:
+        return []
+    orders: dict[str, Input] = {
+        "retry": RetryOrdered("", ""),
+        "skip": SkipOrdered("", ""),
+        "force": CompensationForced("", ""),
+    }
+    return [
+        name
+        for name, order in orders.items()
+        if decide(saga, order, now_ms).answer is Answer.ACCEPTED
+    ]

@@ -1,4 +1,4 @@
-"""Draws what `raysaga watch` shows on a terminal: counts, rates, times, the newest, what is parked.
+"""Draws what `raysaga watch` shows: counts, rates, times, shards, participants, newest, parked.
 
 Guarantees: what it is given fits the terminal's height or is cut at the end of a list, never
 in the middle of a line; a state is told in words, so that colour is not needed.
@@ -28,6 +28,15 @@ LOOKS_KEPT = 60
 WIDTH_OF_TWO = 100
 """Columns from which on lists stand beside the counts, and not below."""
 
+FACTS_COLUMNS = 46
+"""Of counts and shards, where lists stand beside them."""
+
+COUNTS_ROWS = 14
+"""Of counts, rates and times, if they do not have the height to themselves."""
+
+ENGINE_ROWS_MAX = 8
+"""Shards, or participants, that are shown; `--json` tells all."""
+
 ROWS_MAX = 40
 """Rows of a list; more than a terminal has."""
 
@@ -50,7 +59,7 @@ class Screen:
         """Return one look as a whole screen.
 
         Args:
-            look: Counts and rates.
+            look: Counts and rates, shards and participants.
             newest: Index rows, newest first.
             parked: What waits for a person, with the ways on.
             width: Columns of the terminal.
@@ -63,17 +72,21 @@ class Screen:
             title=_title(look),
             title_align="left",
         )
-        lists = Layout(name="lists")
-        share = min(len(parked) + 4, 14) if parked else 3
-        lists.split_column(
-            Layout(Panel(_newest(newest), title="newest", title_align="left"), name="newest"),
-            Layout(_parked(parked), name="parked", size=share),
-        )
+        shards, participants = look["shards"], look["participants"]
+        facts = [Layout(counts), Layout(_shards(shards), size=_rows_shown(shards))]
+        lists = [
+            Layout(Panel(_newest(newest), title="newest", title_align="left")),
+            Layout(_participants(look), size=_rows_shown(participants)),
+            Layout(_parked(parked), size=min(len(parked) + 4, 14) if parked else 3),
+        ]
         screen = Layout()
         if width >= WIDTH_OF_TWO:
-            screen.split_row(Layout(counts, size=44), lists)
+            screen.split_row(Layout(name="facts", size=FACTS_COLUMNS), Layout(name="lists"))
+            screen["facts"].split_column(*facts)
+            screen["lists"].split_column(*lists)
         else:
-            screen.split_column(Layout(counts, size=20), lists)
+            facts[0].size = COUNTS_ROWS
+            screen.split_column(*facts, *lists)
         return screen
 
     def _rates(self) -> list[Text]:
@@ -84,7 +97,10 @@ class Screen:
 
 
 def _title(look: Mapping[str, Any]) -> Text:
-    state = ("engine runs", "green") if look["engine_running"] else ("no engine", "yellow")
+    if look["engine_answers"]:
+        state = ("engine runs", "green")
+    else:
+        state = ("engine does not answer" if look["engine_running"] else "no engine", "yellow")
     return Text.assemble(state, (f"  {told_instant(look['at_ms'])}", "dim"))
 
 
@@ -106,6 +122,57 @@ def _counts(look: Mapping[str, Any]) -> Table:
             bar = Text("█" * round(12 * number / there_are), phase_text(phase).style)
             table.add_row(phase_text(phase), f"{number:,}", bar)
     return table
+
+
+def _rows_shown(rows: Sequence[object]) -> int:
+    """Return the height of a panel for some rows: their heading and its frame included."""
+    return min(len(rows), ENGINE_ROWS_MAX) + 3 if rows else 3
+
+
+def _columns(*names: str) -> Table:
+    """Return a table whose first column is text, and the others numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for place, name in enumerate(names):
+        table.add_column(name, no_wrap=True, justify="right" if place else "left")
+    return table
+
+
+def _shards(rows: Sequence[Mapping[str, Any]]) -> Panel:
+    table = _columns("shard", "process", "epoch", "queued", "behind", "journal")
+    for row in rows[:ENGINE_ROWS_MAX]:
+        told = "queued" in row
+        table.add_row(
+            str(row["shard"]),
+            "none" if row["pid"] is None else str(row["pid"]),
+            str(row["epoch"]),
+            f"{row['queued']:,}" if told else "",
+            told_ms(row["overdue_ms"]) if told else "",
+            f"{row['map_used'] / row['map_cap']:.0%}" if told else f"{row['map_used'] >> 20:,} MiB",
+        )
+    shown = table if rows else Text("no engine has been here yet", "dim")
+    return Panel(shown, title="shards", title_align="left")
+
+
+def _participants(look: Mapping[str, Any]) -> Panel:
+    table = _columns("name", "circuit", "busy", "waiting", "median", "95 %")
+    rows = look["participants"]
+    has_one_shard = len(look["shards"]) == 1
+    for row in rows[:ENGINE_ROWS_MAX]:
+        is_closed = row["circuit"] == "closed"
+        table.add_row(
+            printable(row["name"] if has_one_shard else f"{row['name']} of {row['shard']}"),
+            Text(row["circuit"].replace("_", " "), "green" if is_closed else "bold red"),
+            f"{row['in_flight']:,}",
+            f"{row['queued']:,}",
+            told_ms(row["p50_ms"]),
+            told_ms(row["p95_ms"]),
+        )
+    if look["engine_answers"]:
+        nothing = "none was called yet"
+    else:
+        nothing = "only an engine that runs on this machine can tell"
+    shown = table if rows else Text(nothing, "dim")
+    return Panel(shown, title="participants", title_align="left")
 
 
 def _newest(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

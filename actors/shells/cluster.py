@@ -12,6 +12,12 @@ from typing import Any
 
 import ray
 
+from raysaga.actors.actor_names import (
+    engine_name,
+    participant_actor,
+    shard_actor,
+    supervisor_actor,
+)
 from raysaga.actors.engine_note import remove_note, served_at, write_note
 from raysaga.actors.errors import EngineUnavailableError
 from raysaga.actors.settings import EngineSettings
@@ -21,9 +27,6 @@ from raysaga.actors.shells.wires import (
     FOR_EVER,
     ActorWire,
     named_actor,
-    participant_actor,
-    shard_actor,
-    supervisor_actor,
 )
 from raysaga.storage.data_folder import DataFolder
 
@@ -137,7 +140,7 @@ async def open_engine(
     opened = DataFolder.open(folder, shard_count=shard_count, create=True)
     owns_ray = _connect_ray(opened.path, address)
     plan = EnginePlan(
-        engine=f"raysaga-{opened.uuid[:8]}",
+        engine=engine_name(opened.uuid),
         namespace=NAMESPACE,
         folder=str(opened.path.resolve()),
         shard_count=opened.shard_count,

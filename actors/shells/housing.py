@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from raysaga.actors.actor_names import participant_actor
 from raysaga.actors.brokers.address import is_broker_address, parse_address
 from raysaga.actors.brokers.wire import BrokerWire
 from raysaga.actors.clock import SystemClock
@@ -21,7 +22,7 @@ from raysaga.actors.shells.process import (
     owner_name,
     prepare_process,
 )
-from raysaga.actors.shells.wires import ActorWire, participant_actor
+from raysaga.actors.shells.wires import ActorWire
 from raysaga.statemachines.ids import Scope
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.journal import Journal

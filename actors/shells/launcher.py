@@ -9,6 +9,7 @@ import ray
 import structlog
 from ray.exceptions import RayError
 
+from raysaga.actors.actor_names import saga_actor
 from raysaga.actors.errors import (
     CancelTooLateError,
     EngineUnavailableError,
@@ -17,7 +18,7 @@ from raysaga.actors.errors import (
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.saga import SagaShell
-from raysaga.actors.shells.wires import named_actor, saga_actor
+from raysaga.actors.shells.wires import named_actor
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.ids import SagaId
 

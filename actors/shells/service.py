@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from raysaga.actors.actor_names import participant_actor
 from raysaga.actors.clock import SystemClock
 from raysaga.actors.lane import Landing
 from raysaga.actors.local_wire import LocalDoor
@@ -25,7 +26,7 @@ from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import exit_fatally
 from raysaga.actors.shells.ray_metrics import RayMetrics
-from raysaga.actors.shells.wires import open_door, participant_actor, this_node
+from raysaga.actors.shells.wires import open_door, this_node
 from raysaga.statemachines.calls import StepCall
 from raysaga.storage.errors import StorageFullError
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from raysaga.actors.actor_names import shard_actor
 from raysaga.actors.desk import Desk
 from raysaga.actors.local_wire import LocalDoor
 from raysaga.actors.metric_rows import shard_metrics
@@ -19,7 +20,7 @@ from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import CommitThread
 from raysaga.actors.shells.ray_metrics import RayMetrics
-from raysaga.actors.shells.wires import open_door, shard_actor, this_node
+from raysaga.actors.shells.wires import open_door, this_node
 
 
 class ShardShell:

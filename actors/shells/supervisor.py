@@ -16,6 +16,7 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from raysaga.actors.actor_names import participant_actor, shard_actor
 from raysaga.actors.brokers.address import (
     is_broker_address,
     lacks_password,
@@ -29,7 +30,7 @@ from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import end_with_ray, exit_fatally
 from raysaga.actors.shells.service import ServiceShell
 from raysaga.actors.shells.shard import ShardShell
-from raysaga.actors.shells.wires import FOR_EVER, named_actor, participant_actor, shard_actor
+from raysaga.actors.shells.wires import FOR_EVER, named_actor
 from raysaga.statemachines.errors import SagaError
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.errors import DataFolderError

@@ -118,23 +118,3 @@ async def open_door(
     except OSError as error:
         structlog.get_logger().warning("no_local_door", actor=name, error=str(error))
         return None
-
-
-def participant_actor(engine: str, participant: str) -> str:
-    """Return the name of the actor that a participant is."""
-    return f"{engine}/participant/{participant}"
-
-
-def shard_actor(engine: str, shard: int) -> str:
-    """Return the name of the actor that houses a shard."""
-    return f"{engine}/shard/{shard}"
-
-
-def saga_actor(engine: str, saga_id: str) -> str:
-    """Return the name of the actor of a dedicated saga."""
-    return f"{engine}/saga/{saga_id}"
-
-
-def supervisor_actor(engine: str) -> str:
-    """Return the name of the actor that watches the others."""
-    return f"{engine}/supervisor"

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
 
 from raysaga.actors.archive import Archive
 from raysaga.api.client import Sagas
-from raysaga.api.http.quantiles import Counts, grown, quantile_ms, summed
+from raysaga.api.engine_rows import AnswerTimes, told_times
+from raysaga.api.http.quantiles import Counts, grown, summed
 from raysaga.api.http.settings import HttpSettings
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.tables import PARKED, TERMINAL
@@ -25,16 +26,17 @@ from raysaga.statemachines.tables import PARKED, TERMINAL
 LOOKS_KEPT = 300
 """Looks that are remembered: five minutes of them, as much as a chart shows."""
 
-TIMES_OVER_LOOKS = 60
-"""How many looks the times of participants are told of: a minute."""
-
 _log = structlog.get_logger()
 
 Read = Callable[[Callable[[Archive], Any]], Awaitable[Any]]
 
 
 class Pulse:
-    """The engine's last minutes; see the head of this module."""
+    """The engine's last minutes; see the head of this module.
+
+    Attributes:
+        answer_times: Of participants.
+    """
 
     def __init__(self, sagas: Sagas, read: Read, settings: HttpSettings) -> None:
         self._sagas = sagas
@@ -44,8 +46,7 @@ class Pulse:
         self._looked = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._ends: dict[str, Counts] = {}
-        self._answers: deque[dict[str, Counts]] = deque(maxlen=TIMES_OVER_LOOKS)
-        self._bounds_ms: list[int] = []
+        self.answer_times = AnswerTimes()
 
     def start(self) -> None:
         """Begin to look; needs a running event loop."""
@@ -85,26 +86,14 @@ class Pulse:
             async with self._looked:
                 await self._looked.wait()
 
-    def times_of(self, participant: str) -> dict[str, float | None]:
-        """Return how long a participant has taken to answer in the last minute."""
-        if not self._answers or participant not in self._answers[-1]:
-            return {"p50_ms": None, "p95_ms": None}
-        last, first = self._answers[-1], self._answers[0]
-        counts = grown({participant: last[participant]}, first)[participant]
-        if not sum(counts) or last is first:
-            counts = last[participant]
-        return _told(self._bounds_ms, counts)
-
     def _times(self, shards: list[Mapping[str, Any]]) -> dict[str, float | None]:
         """Return how long those took that have ended since the look before."""
         rows = [row for shard in shards for row in shard["measures"]["sagas"]]
         ends = summed((row for row in rows if row["outcome"] != "parked"), "outcome")
-        steps = [row for shard in shards for row in shard["measures"]["steps"]]
-        self._answers.append(summed(steps, "participant"))
-        if shards:
-            self._bounds_ms = shards[0]["measures"]["bounds_ms"]
+        self.answer_times.add(shards)
         new, self._ends = grown(ends, self._ends), ends
-        return _told(self._bounds_ms, [sum(one) for one in zip(*new.values(), strict=True)])
+        bounds_ms = shards[0]["measures"]["bounds_ms"] if shards else []
+        return told_times(bounds_ms, [sum(one) for one in zip(*new.values(), strict=True)])
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -147,10 +136,3 @@ class Pulse:
                 # Pruning makes counts smaller; that is no negative throughput.
                 look[f"{name}_per_s"] = round(max(0, now - then) / elapsed_s, 2)
         return look
-
-
-def _told(bounds_ms: list[int], counts: Sequence[int]) -> dict[str, float | None]:
-    return {
-        "p50_ms": quantile_ms(bounds_ms, counts, 0.5),
-        "p95_ms": quantile_ms(bounds_ms, counts, 0.95),
-    }

@@ -19,13 +19,13 @@ from fastapi.responses import Response, StreamingResponse
 
 from raysaga.actors.archive import Archive
 from raysaga.actors.errors import SagaNotFoundError
+from raysaga.api.engine_rows import commit_p99_ms, participant_rows
 from raysaga.api.http.bodies import answer, tagged
 from raysaga.api.http.errors import NotReadyError, StreamsFullError
 from raysaga.api.http.front import Front, Reads, front_of
 from raysaga.api.http.metrics import CONTENT_TYPE_LATEST, exposition
 from raysaga.api.http.models import PROBLEMS, EngineTold, Health
 from raysaga.api.http.problems import STATUS_BY_CODE
-from raysaga.api.http.quantiles import quantile_ms
 from raysaga.api.http.reading import SagaPath, saga_id_of
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.ids import SagaId
@@ -81,19 +81,9 @@ async def show_engine(request: Request, _caller: Reads) -> Response:
         shards = await front.pulse.shards()
     except (TimeoutError, SagaError):
         return tagged(request, {"running": False, "shards": [], "participants": []})
-    participants = [
-        {"name": name, "shard": shard["shard"], **facts, **front.pulse.times_of(name)}
-        for shard in shards
-        for name, facts in shard["participants"].items()
-    ]
-    participants.sort(key=lambda row: (row["name"], row["shard"]))
-    told = [{**shard, "commit_p99_ms": _commit_p99_ms(shard)} for shard in shards]
+    participants = participant_rows(shards, front.pulse.answer_times)
+    told = [{**shard, "commit_p99_ms": commit_p99_ms(shard)} for shard in shards]
     return tagged(request, {"running": True, "shards": told, "participants": participants})
-
-
-def _commit_p99_ms(shard: Mapping[str, Any]) -> float | None:
-    commits = shard["commit_ms"]
-    return quantile_ms(commits["bounds"], commits["counts"], 0.99)
 
 
 @router.get(

@@ -261,6 +261,16 @@ def test_watch_ends_after_its_count(cli: Cli, data: Path) -> None:
     assert "compensated 1" in cli("watch", "--data", data, "--count", 1).stdout
 
 
+def test_watch_tells_shards_as_the_folder_has_them_where_no_engine_runs(
+    cli: Cli, data: Path
+) -> None:
+    (look,) = rows(cli("watch", "--data", data, "--count", 1, "--json"))
+    (shard,) = look["shards"]
+    assert shard["map_used"] > 0
+    assert (shard["shard"], shard["pid"], shard["epoch"] >= 1) == (0, None, True)
+    assert not (look["engine_running"] or look["engine_answers"] or look["participants"])
+
+
 def test_verify_finds_a_sound_folder_sound(cli: Cli, data: Path) -> None:
     result = cli("verify", "--data", data, "--json")
     assert result.exit_code == 0

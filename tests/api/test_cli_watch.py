@@ -35,7 +35,16 @@ def data(keeper: Any) -> Path:
     return Path(keeper.path)
 
 
-def drawn(data: Path, width: int, height: int, rates: tuple[float, ...]) -> str:
+SHARD = {"shard": 0, "pid": 4_711, "epoch": 3, "map_used": 5 << 20}
+TOLD = {**SHARD, "map_cap": 50 << 20, "queued": 12, "overdue_ms": 1_400}
+SERVED = {"shard": 0, "circuit": "closed", "in_flight": 7, "queued": 1_250, "timeouts": 2}
+PARTICIPANTS = [
+    {**SERVED, "name": name, "p50_ms": 12.3, "p95_ms": 1_200}
+    for name in ("inventory", "notification", "payment", "shipping")
+]
+
+
+def drawn(data: Path, width: int, height: int, rates: tuple[float, ...], **engine: object) -> str:
     """Return the text of a screen of this size after some looks."""
     screen, out = Screen(), io.StringIO()
     console = Console(file=out, width=width, height=height, force_terminal=False)
@@ -44,11 +53,15 @@ def drawn(data: Path, width: int, height: int, rates: tuple[float, ...]) -> str:
             look = {
                 "at_ms": 1_700_000_000_000,
                 "engine_running": False,
+                "engine_answers": False,
+                "shards": [{**SHARD, "pid": None}],
+                "participants": [],
                 "counts": archive.counts(),
                 "begun_per_s": rate,
                 "ended_per_s": rate / 2,
                 "p50_ms": 62,
                 "p95_ms": 1_250,
+                **engine,
             }
             told = screen.drawn(
                 look, list(archive.rows(limit=9)), list(archive.parked(9)), width=width
@@ -73,9 +86,42 @@ def test_the_screen_tells_counts_rates_newest_and_parked(
         "62 ms",
         "1.25 s",
         "retry",
+        "none",
+        "5 MiB",
+        "only an engine that runs on this machine can tell",
     ):
         assert word in text, word
     assert "1 wait for you" in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(140, 40), (100, 26), (80, 40)])
+def test_the_screen_tells_shards_and_participants_of_an_engine(
+    data: Path, width: int, height: int
+) -> None:
+    answers = {"engine_running": True, "engine_answers": True, "shards": [TOLD]}
+    participants = [{**row} for row in PARTICIPANTS]
+    participants[2]["circuit"] = "half_open"
+    text = drawn(data, width, height, (1.0,), **answers, participants=participants)
+    lines = text.splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    told = " ".join(text.replace("│", " ").split())
+    assert "payment half open 7 1,250 12 ms 1.20 s" in told
+    assert "0 4711 3 12 1.40 s 10%" in told
+    assert "engine runs" in text and "notification" in text
+    assert "order:done" in text and "order:stuck" in text
+
+
+def test_each_shards_view_of_a_participant_is_told_as_such(data: Path) -> None:
+    answers = {"engine_running": True, "engine_answers": True}
+    shards = [TOLD, {**TOLD, "shard": 1}]
+    participants = [{**PARTICIPANTS[0], "shard": shard} for shard in (0, 1)]
+    text = drawn(data, 120, 30, (1.0,), **answers, shards=shards, participants=participants)
+    assert "inventory of 0" in text and "inventory of 1" in text
+
+
+def test_an_engine_that_does_not_answer_is_told_as_such(data: Path) -> None:
+    text = drawn(data, 120, 30, (1.0,), engine_running=True, shards=[SHARD])
+    assert "engine does not answer" in text and "4711" in text
 
 
 def test_the_highest_rate_fills_its_column() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster_engine import Engine, is_alive, swift, until
+from cluster_engine import SERVICES, Engine, is_alive, swift, until
 
 from raysaga.api.sample_orders import sample_paths
 
@@ -259,3 +259,30 @@ def test_a_finished_saga_cannot_be_cancelled_by_hand(engine: Engine) -> None:
     )
     assert code == 1
     assert json.loads(messages)["error"]["code"] == "CANCEL_TOO_LATE"
+
+
+def test_watch_asks_an_engine_how_its_shards_and_participants_do(engine: Engine) -> None:
+    order = engine.order()
+    engine.sagas.submit(patient, order, key=order["order_id"]).result(60)
+    code, look, _ = call("watch", "--data", engine.folder, "--count", 1)
+    assert code == 0
+    assert look["engine_answers"]
+    assert [row["pid"] for row in look["shards"]] == [engine.pids()["shard/0"]]
+    (shard,) = look["shards"]
+    assert shard["epoch"] >= 1 and 0 < shard["map_used"] < shard["map_cap"]
+    told = {row["name"]: row for row in look["participants"]}
+    assert told.keys() >= set(SERVICES)
+    assert all(row["circuit"] == "closed" and row["p50_ms"] > 0 for row in told.values())
+
+
+def test_watch_tells_that_an_engine_stands_still(engine: Engine) -> None:
+    """Goal: what the folder knows is told all the same, and nobody waits for long."""
+    pid = engine.pids()["shard/0"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        code, look, _ = call("watch", "--data", engine.folder, "--count", 1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (code, look["engine_running"], look["engine_answers"]) == (0, True, False)
+    assert [row["pid"] for row in look["shards"]] == [pid]
+    assert look["participants"] == []

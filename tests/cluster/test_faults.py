@@ -14,8 +14,9 @@ import pytest
 import ray
 from cluster_engine import SERVICES, Engine, is_alive, start_engine, swift, until
 
+from raysaga.actors.actor_names import participant_actor
 from raysaga.actors.settings import EngineSettings
-from raysaga.actors.shells.wires import ActorWire, participant_actor
+from raysaga.actors.shells.wires import ActorWire
 from raysaga.actors.wire import pack_message, unpack_messages
 from raysaga.api.errors import ServiceUnavailableError
 from raysaga.statemachines.calls import ACTION, COMPENSATION, Outcome, StepCall, StepReply
