@@ -96,7 +96,9 @@ class TextAsked:
 def to_scan(wanted: HeadFilter) -> HeadFilter:
     """Return the part of a filter that an index serves; the rest is compared row by row."""
     open_only = wanted.phases is not None and not wanted.phases & TERMINAL
-    return HeadFilter(phases=wanted.phases if open_only else None)
+    return HeadFilter(
+        phases=wanted.phases if open_only else None, accepted_before_ms=wanted.accepted_before_ms
+    )
 
 
 def cut(

@@ -151,7 +151,8 @@ class HeadFilter:
         reason: Exactly this code.
         step: Exactly this step.
         definition: Exactly this name.
-        accepted_before_ms: Accepted before this instant, Unix time.
+        accepted_before_ms: Accepted before this instant, Unix time. A journal may seek it: if
+            a clock was set back by more than a minute, some from before that can be left out.
         accepted_from_ms: Accepted at or after this instant.
     """
 

@@ -49,6 +49,7 @@ from raysaga.storage.lmdb_index_check import index_flaws
 from raysaga.storage.lmdb_lookup import (
     birth_at,
     head_at,
+    number_before,
     number_of,
     records_back_from,
     select,
@@ -270,7 +271,7 @@ class LmdbJournal:
         after: SagaId | None = None,
         newest: bool = True,
     ) -> HeadsFound:
-        """See `Journal`; all in one read."""
+        """See `Journal`; all in one read. Sagas of an age are sought, and not scanned for."""
         start, stop = b"", None
         if after is not None:
             number = self._number_even_if_pruned(after)
@@ -282,6 +283,8 @@ class LmdbJournal:
         table = rows.ACTIVE if open_only else rows.STATES
         found: list[Head] = []
         with self.environment.read() as view:
+            if newest and after is None and wanted.accepted_before_ms is not None:
+                stop = NUMBER.pack(number_before(view, wanted.accepted_before_ms))
             scan = view.scan(table, start=start, stop=stop, reverse=newest)
             page = [key for key, _ in islice(scan, rows_max)]
             select(view, page, wanted, limit, found)

@@ -14,6 +14,10 @@ from raysaga.storage.journal import Head, HeadFilter
 from raysaga.storage.journal_rows import NUMBER, BirthRow, State
 from raysaga.storage.lmdb_environment import ReadTransaction
 
+CLOCK_BACK_MS_MAX = 60_000
+"""By how much a clock may be set back, and a list by age still be complete: rows of a minute are
+looked at for it. Time services slew a clock, and step it only by seconds."""
+
 
 def number_of(view: ReadTransaction, saga_id: SagaId) -> int | None:
     """Return a saga's number, None if it is unknown or was pruned."""
@@ -47,6 +51,28 @@ def head_at(view: ReadTransaction, number: int, saga_id: SagaId | None = None) -
     """Return the head of the saga with this number, which must be `saga_id`."""
     birth = birth_at(view, number, saga_id)
     return rows.head_of(birth, state_at(view, number, birth.saga_id))
+
+
+def number_before(view: ReadTransaction, accepted_before_ms: int) -> int:
+    """Return a number below which is every saga that was accepted before an instant.
+
+    Sagas are numbered as they are accepted, so it is searched for by halves. If the first of
+    those at or after the instant and `CLOCK_BACK_MS_MAX` has it, none that comes later can be
+    older than the instant.
+    """
+    counters = rows.unpack_counters(view.get(rows.META, rows.COUNTERS))
+    begin, end = 0, counters.number
+    while begin < end:
+        middle = (begin + end) // 2
+        # Some were pruned.
+        key, row = next(view.scan(rows.BIRTHS, start=NUMBER.pack(middle)), (b"", b""))
+        if key and rows.unpack_birth(key, row).accepted_at_ms < (
+            accepted_before_ms + CLOCK_BACK_MS_MAX
+        ):
+            begin = NUMBER.unpack(key)[0] + 1
+        else:
+            end = middle
+    return end
 
 
 def records_back_from(

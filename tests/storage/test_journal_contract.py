@@ -261,6 +261,21 @@ def test_a_filter_wants_all_of_its_conditions(journal: Journal) -> None:
     assert found(accepted_before_ms=NOW_MS + 1) == ["order:a"]
 
 
+@pytest.mark.parametrize("set_back_ms", [0, 45_000])
+def test_sagas_of_an_age_are_all_found_though_the_clock_was_set_back(
+    journal: Journal, set_back_ms: int
+) -> None:
+    epoch = prepare(journal)
+    at_ms = [NOW_MS + 1_000 * i - (set_back_ms if i >= 150 else 0) for i in range(300)]
+    stories = [Story(f"k{i:03d}", epoch=epoch, at_ms=at) for i, at in enumerate(at_ms)]
+    journal.commit(SCOPE, epoch, [story.accepted() for story in stories])
+    for before_ms in range(NOW_MS - 5_000, max(at_ms) + 70_000, 7_000):
+        expected = [s.saga_id for s, at in zip(stories, at_ms, strict=True) if at < before_ms]
+        wanted = HeadFilter(accepted_before_ms=before_ms)
+        assert ids(journal.heads(wanted, limit=1_000, newest=False)) == expected
+        assert ids(journal.heads(wanted, limit=1_000)) == expected[::-1]
+
+
 def test_few_wanted_among_many_are_all_found(journal: Journal) -> None:
     """Pages that hold nothing wanted must not end the search."""
     epoch = prepare(journal)

@@ -23,6 +23,7 @@ from raysaga.storage.journal import HeadFilter, JournalIdentity
 from raysaga.storage.journal_rows import NUMBER, TIME_AND_NUMBER
 from raysaga.storage.lmdb_environment import WriteTransaction
 from raysaga.storage.lmdb_journal import LmdbJournal
+from raysaga.storage.lmdb_lookup import CLOCK_BACK_MS_MAX
 from raysaga.storage.settings import JournalSettings
 from raysaga.storage.verify import verify_journal
 
@@ -454,5 +455,29 @@ def test_an_open_journal_whose_files_are_copied_away_is_not_disturbed(tmp_path: 
     write_completed(journal, epoch, ["a"])
     shutil.copytree(tmp_path / "j", tmp_path / "copied")
     write_completed(journal, epoch, ["b"])
+    expect_sound(journal)
+    journal.close()
+
+
+def test_sagas_of_an_age_are_sought_and_not_scanned_for(tmp_path: Path) -> None:
+    """Goal: the oldest of many are found by looking at few, also where others were pruned."""
+    journal = open_lmdb(tmp_path / "j")
+    epoch = prepare(journal)
+    stories = [
+        Story(f"k{i:03d}", epoch=epoch, at_ms=NOW_MS + i * CLOCK_BACK_MS_MAX) for i in range(300)
+    ]
+    journal.commit(SCOPE, epoch, [story.accepted() for story in stories])
+    ended = stories[0:100:2]
+    journal.commit(SCOPE, epoch, [story.completed() for story in ended])
+    journal.mark_released([story.saga_id for story in ended])
+    assert journal.prune(stories[100].at_ms, 1_000) == len(ended)
+    left = [story for story in stories if story not in ended]
+    for place in (1, 20, 49, 60, 249):
+        wanted = HeadFilter(
+            accepted_before_ms=NOW_MS + stories.index(left[place]) * CLOCK_BACK_MS_MAX
+        )
+        found = journal.look(wanted, limit=1, rows_max=3)
+        assert [head.saga_id for head in found.heads] == [left[place - 1].saga_id]
+    assert journal.look(HeadFilter(accepted_before_ms=NOW_MS), limit=1, rows_max=3).heads == []
     expect_sound(journal)
     journal.close()
