@@ -63,9 +63,9 @@ NOT_RUN = {
     "RAY_SERVE_HTTP": "needs Ray Serve; tests/cluster/test_ray_serve.py runs the deployment",
     "raysaga chaos": "breaks things for minutes; tests/simulation and tests/cluster do for seconds",
     "raysaga compile": "takes ten minutes; `make compiled` does it",
-    "raysaga egress": "needs a broker; tests/actors/brokers does what it shows",
-    "raysaga ingress": "needs a broker; tests/actors/brokers does what it shows",
-    "raysaga participant": "needs a broker; tests/actors/brokers does what it shows",
+    "raysaga egress": "needs a broker; tests/actors/brokers/test_page.py runs it beside one",
+    "raysaga ingress": "needs a broker; tests/actors/brokers/test_page.py runs it beside one",
+    "raysaga participant": "needs a broker; tests/actors/brokers/test_page.py runs it beside one",
     "raysaga simulate": "takes minutes to hours; tests/simulation plays some seeds",
 }
 """Beginning of a line to why a block with such a line is not run."""
