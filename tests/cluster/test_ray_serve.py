@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.prefix) / "serve" / "bin" / "python"
+PAGE = (ROOT / "docs" / "HTTP.md").read_text(encoding="utf-8")
+COMMAND = re.compile(r"^(\w+)=(\S+) \\\n +serve run (\S+) data=\S+$", re.MULTILINE)
+"""How the page has it typed: a variable, its value, and what is deployed."""
+
 START_S = 240
 TRIES = 12
 TRIP_PARTICIPANTS = ("flights", "hotels", "cars", "bank")
@@ -53,9 +58,10 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
     with Archive.open(data, create=True):
         token = make_token(data / TOKENS_NAME, "all", list(Right))
     config = folder / "serve.yaml"
+    (variable, value, deployed), *_ = COMMAND.findall(PAGE)
     application = {
         "name": "raysaga",
-        "import_path": "raysaga.console.deployment:app",
+        "import_path": deployed,
         "args": {
             "data": str(data),
             "definitions": "trip:trip_saga",
@@ -74,9 +80,7 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
         env={
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": (
-                "raysaga.console.deployment.proxy_middlewares"
-            ),
+            variable: value,
         },
     )
     processes = [psutil.Process(server.pid)]
