@@ -86,6 +86,7 @@ async def served_otherwise(sagas: Sagas, asked: Mapping[str, str]) -> list[str]:
 
     Raises:
         ParticipantNotServedError: If it has not even one of that name.
+        EngineUnavailableError: If it does not answer.
     """
     if not asked:
         return []

@@ -98,7 +98,7 @@ class _Engine:
         if is_running:
             with suppress(EngineUnavailableError):
                 told = self._runner.run(self._lines.stats())
-        self._times.add(told)
+                self._times.add(told)
         return {
             "engine_running": is_running,
             "engine_answers": bool(told),

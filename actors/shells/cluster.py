@@ -74,8 +74,15 @@ class Engine:
         return pids
 
     async def participants(self) -> dict[str, str]:
-        """Return what makes, or reaches, each participant that is served, by name."""
-        served: dict[str, str] = await self._supervisor.participants.remote()
+        """Return what makes, or reaches, each participant that is served, by name.
+
+        Raises:
+            EngineUnavailableError: If the supervisor does not answer.
+        """
+        try:
+            served: dict[str, str] = await self._supervisor.participants.remote()
+        except ray.exceptions.RayError as error:
+            raise EngineUnavailableError(type(error).__name__) from error
         return served
 
     async def participant_stats(self) -> dict[str, dict[str, Any]]:

@@ -27,8 +27,9 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.prefix) / "serve" / "bin" / "python"
 PAGE = (ROOT / "docs" / "HTTP.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"^(\w+)=(\S+) \\\n +serve run (\S+) data=\S+$", re.MULTILINE)
-"""How the page has it typed: a variable, its value, and what is deployed."""
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+COMMAND = re.compile(rf"^{CALLBACK}=(\S+) \\\n +serve run (\S+) data=\S+$", re.MULTILINE)
+"""How the page has it typed: what is called back, and what is deployed."""
 
 START_S = 240
 TRIES = 12
@@ -58,7 +59,7 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
     with Archive.open(data, create=True):
         token = make_token(data / TOKENS_NAME, "all", list(Right))
     config = folder / "serve.yaml"
-    (variable, value, deployed), *_ = COMMAND.findall(PAGE)
+    (called_back, deployed), *_ = COMMAND.findall(PAGE)
     application = {
         "name": "raysaga",
         "import_path": deployed,
@@ -80,7 +81,7 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
         env={
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
-            variable: value,
+            CALLBACK: called_back,
         },
     )
     processes = [psutil.Process(server.pid)]

@@ -69,10 +69,9 @@ class Terminals:
     def close(self) -> None:
         """End what listens, as Ctrl-C does, and see that it ends well."""
         listening, self._listening = self._listening, []
-        for where, process in listening:
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=END_S_MAX)
-            assert process.returncode == 0, f"{where}\n{told[-2_000:]}"
+        ended = [(where, *end(process)) for where, process in listening]
+        for where, status, told in ended:
+            assert status == 0, f"{where}\n{told[-2_000:]}"
 
     def _listen(self, block: Block, command: str, environment: dict[str, str]) -> None:
         where = f"{block.where}: {command}"
@@ -122,6 +121,17 @@ class Terminals:
         assert done.returncode == 0 or "CRASH=1" in command, told
         assert is_as_shown(done.stdout.splitlines(), shown), told
         return dict(pair.split("=", 1) for pair in pairs) or environment
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """End a process as Ctrl-C does; return its status, and what it had left to say."""
+    process.send_signal(signal.SIGINT)
+    try:
+        _, told = process.communicate(timeout=END_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, told = process.communicate()
+    return process.returncode, told
 
 
 def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
