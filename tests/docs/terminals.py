@@ -179,6 +179,7 @@ def check_installed(command: str) -> None:
                 needed.marker.evaluate({"extra": extra}) for extra in wanted.extras
             )
             assert not asked or needed.specifier.contains(version(needed.name)), needed
+        assert wanted.specifier.contains(found.version), word
 
 
 def wait_until_free(port: int) -> None:
