@@ -61,6 +61,7 @@ class Dispatcher:
         renew: Callable[[StepCall], StepCall] | None = None,
         clock: Clock,
         settings: EngineSettings,
+        under_way: Callable[[], int] | None = None,
     ) -> None:
         """Make a way that sends nothing yet.
 
@@ -73,6 +74,7 @@ class Dispatcher:
             renew: Proves anew, when a call leaves, that its sender may send it.
             clock: Time.
             settings: Bounds.
+            under_way: As of a lane.
         """
         self.participant = participant
         self._is_served = exchange is not None
@@ -91,6 +93,7 @@ class Dispatcher:
             defect=defect,
             clock=clock,
             settings=settings,
+            under_way=under_way,
         )
         self._urgent: deque[_Waiting] = deque()
         self._queue: deque[_Waiting] = deque()

@@ -90,6 +90,7 @@ class _ShardLane:
             expects=lambda: bool(self._pending),
             clock=SystemClock(),
             settings=gateway.engine.plan.settings,
+            under_way=lambda: len(self._pending),
         )
 
     def ask(self, operation: str, body: Any, *, watched: bool = False) -> _Pending:

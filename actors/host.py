@@ -26,6 +26,7 @@ from raysaga.actors.running import ENDS, Ended, Running, Told
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.story import log_events
 from raysaga.actors.timers import Timers
+from raysaga.actors.write_behind import WriteBehind
 from raysaga.statemachines.calls import (
     ACTION,
     COMPENSATION,
@@ -103,8 +104,9 @@ class SagaHost:
         self.jumps = JumpGuard(
             clock, jump_ms=settings.clock_jump_ms, grace_ms=settings.clock_jump_grace_ms
         )
-        self._lazy: list[Running] = []
-        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._behind = WriteBehind(
+            clock=clock, wait_ms=settings.lazy_flush_ms, write=self._write_behind
+        )
         self._stopped = False
         self.committer: GroupCommitter | None = None
         self.stamp: CallStamp | None = None
@@ -152,8 +154,7 @@ class SagaHost:
     async def _halt(self) -> None:
         self._stopped = True
         self._timers.clear()
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
+        self._behind.stop()
         for dispatcher in self.dispatchers.values():
             await dispatcher.close()
         if self.committer is not None:
@@ -249,7 +250,7 @@ class SagaHost:
             # The definition chose not to wait; people are told when it is on disk all the same.
             self._write(running, lambda: self._written(running, ends=True))
         elif events and len(running.held) == len(events):
-            self._write_later(running)
+            self._behind.put(running)
         self._act(running, commands)
         if told is not None:
             if answer is not None:
@@ -345,22 +346,13 @@ class SagaHost:
 
         return drop
 
-    def _write_later(self, running: Running) -> None:
-        self._lazy.append(running)
-        if self._lazy_timer is None:
-            self._lazy_timer = asyncio.get_running_loop().call_later(
-                self.settings.lazy_flush_ms / 1_000, self.flush
-            )
-
     def flush(self) -> None:
         """Write now what is written behind."""
-        self._lazy_timer = None
-        lazy, self._lazy = self._lazy, []
-        if self._stopped:
-            return
-        for running in lazy:
-            if running.held and not running.barrier:
-                self._write(running, lambda running=running: self._written(running))  # type: ignore[misc]
+        self._behind.flush()
+
+    def _write_behind(self, running: Running) -> None:
+        if not self._stopped:
+            self._write(running, lambda: self._written(running))
 
     def _written(self, running: Running, *, ends: bool = False) -> None:
         """What was written behind is on disk."""
@@ -423,6 +415,7 @@ class SagaHost:
                 renew=self.stamp.renewed,
                 clock=self.clock,
                 settings=self.settings,
+                under_way=lambda: len(self.sagas),
             )
         return found
 

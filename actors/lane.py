@@ -27,6 +27,13 @@ from raysaga.actors.clock import Clock
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.wire import BATCH_BYTES_MAX, pack_message, unpack_messages
 
+BATCH_SHARES = 2
+"""Batches into which a lane divides what is under way. All of it in one would go round in step:
+everybody would stand still but the one that has it."""
+
+SHARE_ITEMS_MIN = 32
+"""Below this a batch costs more than a second core gains (measured)."""
+
 _numbers = itertools.count(1)
 """Of exchanges, growing over all lanes of a process: a sender's name is of one process."""
 
@@ -176,6 +183,7 @@ class Lane:
         defect: Callable[[BaseException], None],
         clock: Clock,
         settings: EngineSettings,
+        under_way: Callable[[], int] | None = None,
     ) -> None:
         """Make a lane; it is idle until something is put.
 
@@ -188,6 +196,8 @@ class Lane:
             defect: Called when `receive` raised, which it must not; replies were lost.
             clock: Time.
             settings: Bounds.
+            under_way: How many sagas the sender has under way; see `BATCH_SHARES`. None if batches
+                need no shares.
         """
         self._sender = sender
         self._exchange = exchange
@@ -197,6 +207,7 @@ class Lane:
         self._defect = defect
         self._clock = clock
         self._settings = settings
+        self._under_way = under_way
         self._queue: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_count = 0
@@ -243,12 +254,19 @@ class Lane:
         if self._closed or self._blocked:
             return
         while self._queue and self._open_count < self._settings.exchanges_open_max:
-            self._start(_take(self._queue, self._settings.batch_items_max))
+            self._start(_take(self._queue, self._batch_items_max()))
         if not self._open_count:
             if self._expects():
                 self._start(b"")
             else:
                 self._outbox = None
+
+    def _batch_items_max(self) -> int:
+        most = self._settings.batch_items_max
+        if self._under_way is None:
+            return most
+        share = -(-self._under_way() // BATCH_SHARES)
+        return min(most, max(share, SHARE_ITEMS_MIN))
 
     def _start(self, messages: bytes) -> None:
         self._open_count += 1

@@ -37,6 +37,7 @@ class Running:
         seq: Number of the next record.
         chain: Hash of the last record handed to the committer.
         held: Events that no record holds yet.
+        held_since_ms: When the first of those came that are written behind, by the monotonic clock.
         barrier: Whether a commit is under way that must return before the next input.
         mailbox: Inputs that wait for the barrier.
         watchers: Called when it ends or is parked, once that is durable.
@@ -53,6 +54,7 @@ class Running:
         "calls",
         "chain",
         "held",
+        "held_since_ms",
         "mailbox",
         "saga",
         "seq",
@@ -65,6 +67,7 @@ class Running:
         self.seq = seq
         self.chain = chain
         self.held: list[Event] = []
+        self.held_since_ms = 0.0
         self.barrier = False
         self.birth: Birth | None = None
         self.mailbox: deque[tuple[Input, Told | None]] | None = None

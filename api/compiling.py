@@ -21,6 +21,8 @@ from raysaga.statemachines.errors import SagaError
 
 MODULES = (
     "statemachines.backward",
+    "statemachines.calls",
+    "statemachines.card_numbers",
     "statemachines.commands",
     "statemachines.decide",
     "statemachines.forward",
@@ -41,6 +43,7 @@ MODULES = (
     "storage.lmdb_batch",
     "storage.lmdb_journal",
     "storage.lmdb_lookup",
+    "storage.lmdb_transaction",
     "storage.staged_effects",
     "actors.breaker",
     "actors.bulk_release",
@@ -58,9 +61,13 @@ MODULES = (
     "actors.participant_server",
     "actors.questions",
     "actors.releaser",
+    "actors.outcome",
     "actors.running",
+    "actors.services.requests",
+    "actors.story",
     "actors.timers",
     "actors.wire",
+    "actors.write_behind",
 )
 """What is compiled: where a profile of a loaded engine finds most of the time.
 

@@ -27,7 +27,7 @@ class Pair:
         lose: Asked at each exchange: None, or `before` or `after` delivery.
     """
 
-    def __init__(self, **bounds: Any) -> None:
+    def __init__(self, *, under_way: int | None = None, **bounds: Any) -> None:
         loop = asyncio.get_running_loop()
         self.settings = EngineSettings(**bounds)
         self.asked: list[int] = []
@@ -50,6 +50,7 @@ class Pair:
             expects=lambda: len(self.replies) < len(self.asked) and self.is_waiting,
             clock=VirtualClock(loop),  # type: ignore[arg-type]
             settings=self.settings,
+            under_way=None if under_way is None else lambda: under_way,
         )
         self.is_waiting = True
 
@@ -134,6 +135,17 @@ async def test_no_more_exchanges_are_open_than_the_bound_says() -> None:
     await pair.all_answered()
     assert pair.open_most <= 3
     assert max(map(len, pair.batches)) <= 2
+
+
+@in_virtual_time
+async def test_all_that_is_under_way_does_not_go_in_one_batch() -> None:
+    """Else one end would always stand still: it has sent everything, or has everything."""
+    for under_way, sizes in ((20, [20]), (64, [32, 32]), (101, [51, 50]), (600, [256, 256, 88])):
+        pair = Pair(under_way=under_way)
+        pair.ask(*range(1, under_way + 1))
+        await pair.all_answered()
+        assert [len(batch) for batch in pair.batches if batch] == sizes
+        assert sorted(pair.replies) == pair.asked
 
 
 @in_virtual_time
