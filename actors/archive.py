@@ -45,9 +45,6 @@ PAGE_SAGAS = 256
 ALL = 1 << 62
 """More sagas than any folder holds."""
 
-LOOKS_MAX = 5
-"""How often a saga is looked at that moves on meanwhile."""
-
 
 class Known(NamedTuple):
     """What is known of a saga without reading its records.
@@ -438,10 +435,11 @@ class Archive:
             return None
         shard = shard_of(saga_id, self.folder.shard_count)
         definition = self._definition(shard, head.definition_hash)
-        for _ in range(LOOKS_MAX):
+        while True:
             loaded = _read(journal, head, definition)
             if not loaded.flaw:
                 break
+            # Only of one that holds still is it known that head and records belong together.
             again = journal.head(saga_id)
             if again is None:
                 return None

@@ -30,9 +30,6 @@ PAGE_SAGAS = 256
 PROBLEMS_MAX = 1_000
 """Problems that are listed; a broken disk would give millions."""
 
-LOOKS_MAX = 3
-"""How often a saga is looked at that moves on meanwhile."""
-
 DIGEST_BYTES = 32
 
 
@@ -153,11 +150,12 @@ class _Verifier:
 
     def _check(self, head: Head) -> None:
         self._sagas += 1
-        for _ in range(LOOKS_MAX):
+        while True:
             story = _Story(self._journal, head, self._definitions)
             flaw = story.flaw()
             if flaw is None:
                 break
+            # Only of one that holds still is it known that head and records belong together.
             again = self._journal.head(head.saga_id)
             if again is None:
                 return  # It was pruned meanwhile.

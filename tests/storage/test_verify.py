@@ -147,22 +147,22 @@ def test_only_so_many_problems_are_listed_and_all_are_counted(
 def test_a_saga_that_moves_while_it_is_looked_at_is_looked_at_again(
     memory: MemoryJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Method: commit the next record between the reading of the head and of the records."""
+    """Method: commit the next record between each reading of the head and of the records."""
     epoch = prepare(memory)
     story = Story("a", epoch=epoch)
     memory.commit(SCOPE, epoch, [story.accepted()])
-    next_record = [story.completed()]
+    next_records = [story.retried() for _ in range(20)]
     records = memory.records
 
     def commit_first(saga_id: str) -> list[bytes]:
-        if next_record:
-            memory.commit(SCOPE, epoch, [next_record.pop()])
+        if next_records:
+            memory.commit(SCOPE, epoch, [next_records.pop(0)])
         return records(story.saga_id)
 
     monkeypatch.setattr(memory, "records", commit_first)
     report = verify_journal(memory)
     assert report.is_sound, report.problems
-    assert report.phase_counts[Phase.COMPLETED] == 1
+    assert (report.record_count, report.phase_counts[Phase.RUNNING]) == (21, 1)
 
 
 def test_a_journal_in_memory_has_no_backup(memory: MemoryJournal, tmp_path: Path) -> None:
