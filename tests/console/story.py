@@ -23,7 +23,7 @@ PARKED = ("stuck-1", "stuck-2", "stuck-3")
 SIZE: Any = {"width": 1280, "height": 860}
 PICTURES = Path(__file__).parents[2] / "docs" / "console"
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=30_000)
 
 
 @dataclass
