@@ -18,9 +18,14 @@ def shard_actor(engine: str, shard: int) -> str:
     return f"{engine}/shard/{shard}"
 
 
-def saga_actor(engine: str, saga_id: str) -> str:
-    """Return the name of the actor of a dedicated saga."""
-    return f"{engine}/saga/{saga_id}"
+def seats_of(engine: str, shard: int) -> str:
+    """Return what the names of the actors begin with in which a shard's dedicated sagas run."""
+    return f"{engine}/seat/{shard}/"
+
+
+def seat_actor(engine: str, shard: int, seat: str) -> str:
+    """Return the name of one of these actors."""
+    return seats_of(engine, shard) + seat
 
 
 def supervisor_actor(engine: str) -> str:

@@ -305,14 +305,20 @@ class Desk:
         while self._waiting:
             await self._host.clock.sleep_ms(DEDICATED_POLL_MS)
             for saga_id in list(self._waiting):
-                head = self._host.journal.head(saga_id)
-                if saga_id in self._host.sagas or head is None or head.phase in AT_REST:
-                    for caller in self._waiting.pop(saga_id):
-                        try:
-                            self._watch(caller, saga_id)
-                        except SagaError as error:
-                            caller.error(error)
+                self.look_again(saga_id)
         self._poll = None
+
+    def look_again(self, saga_id: SagaId) -> None:
+        """Answer who waits for a saga that another host drove, if that has ended or parked it."""
+        if saga_id not in self._waiting:
+            return
+        head = self._host.journal.head(saga_id)
+        if saga_id in self._host.sagas or head is None or head.phase in AT_REST:
+            for caller in self._waiting.pop(saga_id):
+                try:
+                    self._watch(caller, saga_id)
+                except SagaError as error:
+                    caller.error(error)
 
     # -- orders --------------------------------------------------------------
 

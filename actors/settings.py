@@ -113,6 +113,9 @@ class EngineSettings(BaseModel):
     dedicated_actors_max: int = Field(8, ge=1)
     """Dedicated saga actors at one time; each is a process of some 45 MiB."""
 
+    dedicated_idle_ms: int = Field(60_000, ge=0)
+    """How long such a process is kept when its saga has left it; the next saves its start."""
+
     shutdown_wait_ms: int = Field(5_000, ge=0)
     """How long a host asked to stop waits for the disk."""
 

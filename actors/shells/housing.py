@@ -69,25 +69,37 @@ def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Jour
     )
 
 
-def _wire_to(plan: EnginePlan, participant: str) -> ActorWire | BrokerWire | None:
-    target = plan.participants.get(participant)
-    if target is None:
-        return None
-    if is_broker_address(target):
-        return BrokerWire(participant, parse_address(target), plan.settings)
-    name = participant_actor(plan.engine, participant)
-    return ActorWire(name, plan.namespace, plan.settings.wire)
+class Wires:
+    """The ways from one process to participants, each made when first needed, for all its hosts."""
+
+    def __init__(self, plan: EnginePlan) -> None:
+        self._plan = plan
+        self._made: dict[str, ActorWire | BrokerWire] = {}
+
+    def to(self, participant: str) -> ActorWire | BrokerWire | None:
+        """Return the way to a participant; None if this engine does not serve it."""
+        target = self._plan.participants.get(participant)
+        if target is not None and participant not in self._made:
+            self._made[participant] = self._make(participant, target)
+        return self._made.get(participant)
+
+    def _make(self, participant: str, target: str) -> ActorWire | BrokerWire:
+        plan = self._plan
+        if is_broker_address(target):
+            return BrokerWire(participant, parse_address(target), plan.settings)
+        name = participant_actor(plan.engine, participant)
+        return ActorWire(name, plan.namespace, plan.settings.wire)
 
 
 def host_on(
-    plan: EnginePlan, journal: Journal, scope: Scope, run_blocking: CommitThread
+    plan: EnginePlan, journal: Journal, scope: Scope, run_blocking: CommitThread, wires: Wires
 ) -> SagaHost:
     """Return a host of the sagas of `scope`, not started yet."""
     return SagaHost(
         journal=journal,
         scope=scope,
         owner=owner_name(),
-        connect=lambda name: _wire_to(plan, name),
+        connect=wires.to,
         clock=SystemClock(),
         settings=plan.settings,
         chance=random.Random(),

@@ -1,15 +1,14 @@
-"""Starts the actors of dedicated sagas, a bounded number at a time, and clears them away."""
+"""Gives dedicated sagas actors to themselves, a bounded number at a time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-import ray
 import structlog
 from ray.exceptions import RayError
 
-from raysaga.actors.actor_names import saga_actor
 from raysaga.actors.errors import (
     CancelTooLateError,
     EngineUnavailableError,
@@ -17,8 +16,7 @@ from raysaga.actors.errors import (
 )
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
-from raysaga.actors.shells.saga import SagaShell
-from raysaga.actors.shells.wires import named_actor
+from raysaga.actors.shells.seats import Seats
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.ids import SagaId
 
@@ -35,21 +33,24 @@ RELAUNCH_PAUSE_S = 0.5
 class RayLauncher:
     """One shard's launcher."""
 
-    def __init__(self, plan: EnginePlan, shard: int) -> None:
-        self._plan = plan
+    def __init__(self, plan: EnginePlan, shard: int, rested: Callable[[SagaId], None]) -> None:
+        """Make one that has no actor yet; `rested` is told of each saga that has left its own."""
+        self._rested = rested
         self._room = asyncio.Semaphore(plan.settings.dedicated_actors_max)
+        self._seats = Seats(plan, shard)
+        self._seated: dict[SagaId, asyncio.Task[Any]] = {}
         self._tasks: dict[SagaId, asyncio.Task[None]] = {}
         self._log = structlog.get_logger().bind(shard=shard)
 
     def ensure(self, saga_id: SagaId) -> None:
-        """See to it that the saga's own actor runs, now or when there is room."""
+        """See to it that the saga has an actor to itself, now or when there is room."""
         if saga_id not in self._tasks:
             task = asyncio.get_running_loop().create_task(self._drive(saga_id))
             self._tasks[saga_id] = task
             task.add_done_callback(lambda _done: self._tasks.pop(saga_id, None))
 
     async def tell(self, saga_id: SagaId, operation: str, body: Any) -> str:
-        """Pass an order on to the saga's own actor; return its answer.
+        """Pass an order on to the saga's own actor, beyond the bound if need be; return its answer.
 
         Raises:
             EngineUnavailableError: If the actor died; the order may have been taken.
@@ -57,45 +58,62 @@ class RayLauncher:
             OperatorRefusedError: If the order does not fit.
         """
         try:
-            actor = await self._actor(saga_id)
-            answer = await actor.order.remote(operation, body["by"], body.get("note", ""))
+            actor = await self._seat(saga_id)
+            answer = await actor.order.remote(saga_id, operation, body["by"], body.get("note", ""))
         except RayError as error:
+            if saga_id not in self._tasks:
+                self._leave(saga_id)
             raise EngineUnavailableError(type(error).__name__) from error
         if answer in (Answer.ACCEPTED.value, Answer.ALREADY.value):
             self.ensure(saga_id)
             return str(answer)
         if saga_id not in self._tasks:
-            ray.kill(actor)
+            self._leave(saga_id)
         if answer == Answer.CANCEL_TOO_LATE.value:
             raise CancelTooLateError(saga_id, "beyond the point of no return")
         raise OperatorRefusedError(saga_id, str(answer))
 
-    async def _actor(self, saga_id: SagaId) -> Any:
-        # Ray's head has a say in it, and may be out of reach; the shard must go on meanwhile.
-        return await asyncio.to_thread(
-            named_actor,
-            SagaShell,
-            saga_actor(self._plan.engine, saga_id),
-            self._plan.namespace,
-            restarts=0,
-            arguments=(self._plan.model_dump(mode="json"), saga_id),
-        )
+    def close(self) -> None:
+        """End every actor; what is under way goes on in the next incarnation's."""
+        for task in [*self._tasks.values(), *self._seated.values()]:
+            task.cancel()
+        self._seats.close()
+
+    async def _seat(self, saga_id: SagaId) -> Any:
+        """Return the saga's actor, the same to all that ask at one time."""
+        task = self._seated.get(saga_id)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._seats.take(saga_id))
+            self._seated[saga_id] = task
+        return await asyncio.shield(task)
+
+    def _leave(self, saga_id: SagaId, *, is_well: bool = False) -> None:
+        """Let go of the saga's actor; it is kept for another only if all went well."""
+        task = self._seated.pop(saga_id, None)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return
+        if is_well:
+            self._seats.give_back(task.result())
+        else:
+            self._seats.drop(task.result())
 
     async def _drive(self, saga_id: SagaId) -> None:
-        """Keep one actor until its saga is over or parked."""
+        """Keep a saga in its actor until it is over or parked."""
         async with self._room:
-            actor = await self._actor(saga_id)
+            is_well = False
             try:
-                await self._wait_for(saga_id, actor)
+                await self._wait_for(saga_id, await self._seat(saga_id))
+                is_well = True
+                self._rested(saga_id)
             except RayError as error:
                 # The journal still has it as running, so the next sweep asks for it again.
                 self._log.warning("saga_actor_lost", saga_id=saga_id, kind=type(error).__name__)
                 await asyncio.sleep(RELAUNCH_PAUSE_S)
             finally:
-                ray.kill(actor)
+                self._leave(saga_id, is_well=is_well)
 
     async def _wait_for(self, saga_id: SagaId, actor: Any) -> None:
-        run = asyncio.ensure_future(_result(actor.run.remote()))
+        run = asyncio.ensure_future(_result(actor.run.remote(saga_id)))
         pid: int | None = None
         while True:
             done, _ = await asyncio.wait({run}, timeout=PING_EVERY_S)

@@ -1,4 +1,4 @@
-"""The Ray actor of one dedicated saga: made for it, and gone after it."""
+"""The Ray actor in which dedicated sagas run: one at a time, in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from raysaga.actors.desk import ORDERS
 from raysaga.actors.errors import SagaNotFoundError
-from raysaga.actors.placement import saga_scope, shard_of
+from raysaga.actors.host import SagaHost
+from raysaga.actors.placement import saga_scope
 from raysaga.actors.running import Running
-from raysaga.actors.shells.housing import begin_process, host_on, open_shard_journal
+from raysaga.actors.shells.housing import Wires, begin_process, host_on, open_shard_journal
 from raysaga.actors.shells.plan import EnginePlan
 from raysaga.actors.shells.process import CommitThread
 from raysaga.statemachines.commands import Answer
@@ -21,35 +22,87 @@ from raysaga.statemachines.tables import PARKED
 
 
 class SagaShell:
-    """A `SagaHost` with one saga, in a process of its own, under a scope of its own.
+    """A `SagaHost` with one saga, under a scope of its own; after it, another with the next.
 
     It writes to its shard's journal, as a second process. A saga that is parked
-    needs no actor; an operator's order brings one back.
+    needs no actor; an operator's order brings it back to one.
     """
 
-    def __init__(self, plan: Mapping[str, Any], saga_id: str) -> None:
+    def __init__(self, plan: Mapping[str, Any], shard: int) -> None:
         self._plan = EnginePlan.model_validate(plan)
-        self._saga_id = SagaId(saga_id)
-        self._over = asyncio.Event()
-        self._ready = asyncio.get_running_loop().create_task(self._start())
+        folder = begin_process(self._plan, f"dedicated-{shard}", shard=shard)
+        self._journal = open_shard_journal(self._plan, folder, shard)
+        self._commit = CommitThread("commit")
+        self._wires = Wires(self._plan)
+        self._stay: _Stay | None = None
+
+    async def run(self, saga_id: str) -> None:
+        """Take a saga up, and return when it is over or parked, and that is on disk."""
+        stay = self._seat(SagaId(saga_id))
+        running = await asyncio.shield(stay.ready)
+        if running is not None and not running.saga.is_parked:
+            await stay.over.wait()
+        if self._stay is stay:
+            # Two incarnations of a shard may have waited for it.
+            self._stay = None
+            await stay.host.stop()
+
+    async def order(self, saga_id: str, operation: str, by: str, note: str) -> str:
+        """Give a saga an order; return the `Answer` to it."""
+        stay = self._seat(SagaId(saga_id))
+        running = await asyncio.shield(stay.ready)
+        if running is None:
+            return Answer.NOT_PARKED
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        stay.over.clear()
+        stay.host.give(running, ORDERS[operation](by, note), answer.set_result)
+        return await answer
+
+    async def ping(self) -> dict[str, Any]:
+        """Return who this is, and which saga it has, once it has taken that up."""
+        stay = self._stay
+        if stay is not None:
+            await asyncio.shield(stay.ready)
+        return {"pid": os.getpid(), "saga_id": "" if stay is None else stay.saga_id}
+
+    def _seat(self, saga_id: SagaId) -> _Stay:
+        """Return the stay of a saga, begun now unless it is here."""
+        if self._stay is None:
+            scope = saga_scope(self._journal.identity.uuid, saga_id)
+            host = host_on(self._plan, self._journal, scope, self._commit, self._wires)
+            self._stay = _Stay(saga_id, host)
+        assert self._stay.saga_id == saga_id, f"{self._stay.saga_id} sits here"
+        return self._stay
+
+
+class _Stay:
+    """One saga's time in the seat.
+
+    Attributes:
+        saga_id: The saga.
+        host: Its host.
+        over: Set when it is over or parked.
+        ready: Gives it once it was taken up; None if it cannot be read, and is parked for that.
+    """
+
+    def __init__(self, saga_id: SagaId, host: SagaHost) -> None:
+        self.saga_id = saga_id
+        self.host = host
+        self.over = asyncio.Event()
+        self.ready = asyncio.get_running_loop().create_task(self._start())
 
     async def _start(self) -> Running | None:
-        plan = self._plan
-        shard = shard_of(self._saga_id, plan.shard_count)
-        folder = begin_process(plan, f"dedicated-{shard}", shard=shard)
-        journal = open_shard_journal(plan, folder, shard)
-        scope = saga_scope(journal.identity.uuid, self._saga_id)
-        self._host = host = host_on(plan, journal, scope, CommitThread("commit"))
-        head = journal.head(self._saga_id)
+        host = self.host
+        head = host.journal.head(self.saga_id)
         if head is None:
-            raise SagaNotFoundError(self._saga_id)
+            raise SagaNotFoundError(self.saga_id)
         await host.start()
         # A first owner knows that nobody has sent anything before it.
         running = host.activate(head, taken_over=host.epoch > 1)
         if running is None:
             return None
         host.ended = self._ended
-        if head.phase not in PARKED or journal.restored_at_ms() is not None:
+        if head.phase not in PARKED or host.journal.restored_at_ms() is not None:
             if host.epoch > 1:
                 host.restart(running)
             else:
@@ -57,26 +110,4 @@ class SagaShell:
         return running
 
     def _ended(self, _saga: Saga) -> None:
-        self._over.set()
-
-    async def run(self) -> None:
-        """Return when the saga is over or parked, and that is on disk."""
-        running = await asyncio.shield(self._ready)
-        if running is not None and not running.saga.is_parked:
-            await self._over.wait()
-        await self._host.stop()
-
-    async def order(self, operation: str, by: str, note: str) -> str:
-        """Give the saga an order; return the `Answer` to it."""
-        running = await asyncio.shield(self._ready)
-        if running is None:
-            return Answer.NOT_PARKED
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._over.clear()
-        self._host.give(running, ORDERS[operation](by, note), answer.set_result)
-        return await answer
-
-    async def ping(self) -> dict[str, Any]:
-        """Return who this is, once it has taken the saga up."""
-        await asyncio.shield(self._ready)
-        return {"pid": os.getpid(), "epoch": self._host.epoch}
+        self.over.set()

@@ -14,7 +14,7 @@ from raysaga.actors.metric_rows import shard_metrics
 from raysaga.actors.placement import shard_scope
 from raysaga.actors.reconciler import Reconciler
 from raysaga.actors.shard_stats import shard_stats
-from raysaga.actors.shells.housing import begin_process, host_on, open_shard_journal
+from raysaga.actors.shells.housing import Wires, begin_process, host_on, open_shard_journal
 from raysaga.actors.shells.launcher import RayLauncher
 from raysaga.actors.shells.ownership import take_ownership
 from raysaga.actors.shells.plan import EnginePlan
@@ -43,8 +43,8 @@ class ShardShell:
         journal = open_shard_journal(plan, folder, self._shard)
         self._run_blocking = CommitThread("commit")
         scope = shard_scope(journal.identity.uuid, self._shard)
-        self._host = host_on(plan, journal, scope, self._run_blocking)
-        launcher = RayLauncher(plan, self._shard)
+        self._host = host_on(plan, journal, scope, self._run_blocking, Wires(plan))
+        launcher = RayLauncher(plan, self._shard, lambda saga_id: desk.look_again(saga_id))
         desk = Desk(self._host, launcher=launcher, stats=self.stats)
         self._reconciler = Reconciler(
             self._host,
@@ -55,7 +55,7 @@ class ShardShell:
         )
         await self._host.start()
         await self._reconciler.start()
-        self._desk = desk
+        self._desk, self._launcher = desk, launcher
         self._metrics = RayMetrics(
             lambda: shard_metrics([self.stats()]), plan.settings.ray_metrics_ms
         )
@@ -93,6 +93,7 @@ class ShardShell:
             self._door.close()
         self._metrics.stop()
         await self._reconciler.stop()
+        self._launcher.close()
         await self._host.stop()
         self._run_blocking.close()
         self._host.journal.close()

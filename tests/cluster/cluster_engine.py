@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import psutil
+import ray
 
+from raysaga.actors.actor_names import seats_of
 from raysaga.actors.settings import EngineSettings
 from raysaga.api.blocking import BlockingSagas, connect_blocking
 from raysaga.statemachines.definition import SagaDefinition
@@ -88,6 +91,21 @@ class Engine:
             lambda: pid if (pid := self.pids().get(name)) not in (None, old_pid) else None,
             f"{name} is replaced",
         )
+
+    def seats(self) -> dict[int, str]:
+        """Return the processes of dedicated sagas: each one's id, and the saga in it or none."""
+        plan = self.sagas.sagas.gateway.engine.plan
+        prefix = seats_of(plan.engine, 0)
+        names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
+        found = {}
+        for name in names:
+            if name.startswith(prefix):
+                # One that is just ending answers no more, or is not there.
+                with suppress(ray.exceptions.RayActorError, ValueError):
+                    actor = ray.get_actor(name, plan.namespace)
+                    pong = ray.get(actor.ping.remote(), timeout=WAIT_S)
+                    found[pong["pid"]] = pong["saga_id"]
+        return found
 
     def effects(self, saga_id: str) -> list[tuple[str, str]]:
         """Return `(step, kind)` of each effect in the ledgers, by service and in order."""

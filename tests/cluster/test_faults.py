@@ -199,9 +199,7 @@ def test_a_dedicated_saga_actor_that_is_killed_comes_back(engine: Engine) -> Non
     note = engine.trouble(saga_id, "schedule_shipping", "action", "before", "always hang")
     handle = engine.sagas.submit(tough, order, key=order["order_id"], dedicated=True)
     until(lambda: ("process_payment", "action") in engine.effects(saga_id), "it is half way")
-    plan = engine.sagas.sagas.gateway.engine.plan
-    actor = ray.get_actor(f"{plan.engine}/saga/{saga_id}", namespace=plan.namespace)
-    pid = ray.get(actor.ping.remote())["pid"]
+    (pid,) = [pid for pid, sits in engine.seats().items() if sits == saga_id]
     os.kill(pid, signal.SIGKILL)
     until(lambda: not is_alive(pid), "it is dead")
     note.unlink()
@@ -212,6 +210,9 @@ def test_a_shard_goes_on_while_ray_can_make_no_actor_for_a_dedicated_saga(engine
     """Stop Ray's control service, as a lost head does, when a dedicated saga needs an actor."""
     # Whoever it calls is known to the shard then.
     assert_done_or_undone(engine, submit_many(engine, 2))
+    for seat in engine.seats():
+        os.kill(seat, signal.SIGKILL)
+    until(lambda: not engine.seats(), "no process is kept for the saga")
     pid, alone, beside = engine.pids()["shard/0"], engine.order(), engine.order()
     children = psutil.Process().children(recursive=True)
     control = next(child for child in children if child.name() == "gcs_server")
