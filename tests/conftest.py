@@ -8,8 +8,10 @@ what `raysaga compile` has made.
 
 import os
 import signal
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("RAYSAGA_PURE", "1")
 
@@ -17,7 +19,16 @@ os.environ.setdefault("RAYSAGA_PURE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a folder in one process: they share engines, brokers and browsers."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+class ByFolder(LoadScopeScheduling):
+    """Keeps the tests of a folder in one process: they share engines, brokers and browsers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """Divide the tests among processes, if there are several.
+
+    Not by marks of groups: pytest-xdist 3.8 cannot tell them to the other end with pytest 9.2.
+    """
+    return ByFolder(config, log)
