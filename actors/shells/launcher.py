@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from raysaga.actors.errors import (
     CancelTooLateError,
@@ -125,8 +125,10 @@ class RayLauncher:
                 pid = pong["pid"]
             except TimeoutError:
                 self._log.warning("saga_actor_hangs", saga_id=saga_id, pid=pid)
-                if pid is not None:
-                    await kill_and_wait(pid)
+                if pid is None:
+                    # It stood still when the saga came to it; another takes the saga up.
+                    raise GetTimeoutError("a seat does not answer") from None
+                await kill_and_wait(pid)
 
 
 async def _result(ref: Any) -> Any:

@@ -66,6 +66,21 @@ def test_what_sits_is_found_by_a_shard_that_was_killed(engine: Engine) -> None:
     until(lambda: not is_alive(pid), "it is let go as well")
 
 
+def test_a_seat_that_stands_still_is_left_and_does_nothing_when_it_wakes(engine: Engine) -> None:
+    assert submit(engine)[0].result(timeout_s=60).status == "completed"
+    stopped = list(engine.seats())
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    handle, saga_id = submit(engine)
+    assert handle.result(timeout_s=90).status == "completed"
+    done = engine.effects(saga_id)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+        until(lambda pid=pid: not is_alive(pid), "it hears that it was left, or that it is fenced")
+    assert engine.effects(saga_id) == done
+    assert len(done) == len(set(done)) == 4
+
+
 def test_an_engine_that_stops_leaves_no_process_behind(tmp_path: Path) -> None:
     connection, engine = start_engine(tmp_path / "data", "stop")
     handle, _ = submit(engine)
