@@ -181,6 +181,28 @@ def _recovery(lines: Sequence[Line]) -> Iterator[str]:
             yield _row(_n(row["sagas"]), what, f"{first_s:.1f} s", f"**{all_s:.1f} s**")
 
 
+def _compiled(lines: Sequence[Line]) -> Iterator[str]:
+    forms = (OWN_LOOP, {**OWN_LOOP, "compiled": True})
+    found = [{row["in_flight"]: row for row in newest(lines, "happy", **form)} for form in forms]
+    levels = sorted(set(found[0]) & set(found[1]))
+    if not levels:
+        return
+    yield from _head("in flight", "as installed", "CPU ms an order", "compiled", "CPU ms an order")
+    for level in levels:
+        yield _row(str(level), *(cell for rows in found for cell in _bound_cells(rows[level])))
+    yield from _told([rows[level] for rows in found for level in levels])
+
+
+def _dedicated(lines: Sequence[Line]) -> Iterator[str]:
+    rows = newest(lines, "happy", **{**OWN_LOOP, "hosting": "dedicated"})
+    if not rows:
+        return
+    yield from _head("in flight", "orders a second; p50 / p99 ms", "CPU ms an order")
+    for row in sorted(rows, key=lambda row: row["in_flight"]):
+        yield _row(str(row["in_flight"]), *_bound_cells(row))
+    yield from _told(rows)
+
+
 def _bound(lines: Sequence[Line]) -> Iterator[str]:
     found = sorted(newest(lines, "happy", **OWN_LOOP), key=lambda row: str(row["at"]))
     own = {row["in_flight"]: row for row in found}
@@ -202,6 +224,8 @@ TABLES: Mapping[str, Callable[[Sequence[Line]], Iterator[str]]] = {
     "peers": _peers,
     "profile": _profile,
     "bound": _bound,
+    "compiled": _compiled,
+    "dedicated": _dedicated,
     "contention": _contention,
     "durability": _durability,
     "reads": _reads,

@@ -121,12 +121,12 @@ class KillSaga(Fault):
         saga_id = f"order:{key}"
         held = {"mode": "hang", "saga_id": saga_id}
         async with troubled(stage.workplace, "shipping", held) as trouble:
-            before = set(_sagas(stage))
             code = await stage.order(stage.callers, "submit", key=key, dedicated=True)
             if code:
                 raise NeverHappenedError(f"the dedicated order is accepted, not {code}", 0.0)
             await stage.until(trouble.bites, f"{saga_id} is half way")
-            pids = [pid for pid in _sagas(stage) if pid not in before] or _sagas(stage)
+            # Whichever has it: it may have been taken by one that was there.
+            pids = _sagas(stage)
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
