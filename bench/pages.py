@@ -182,8 +182,7 @@ def _recovery(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _compiled(lines: Sequence[Line]) -> Iterator[str]:
-    forms = (OWN_LOOP, {**OWN_LOOP, "compiled": True})
-    found = [{row["in_flight"]: row for row in newest(lines, "happy", **form)} for form in forms]
+    found = [_by_level(lines, **OWN_LOOP), _by_level(lines, **{**OWN_LOOP, "compiled": True})]
     levels = sorted(set(found[0]) & set(found[1]))
     if not levels:
         return
@@ -194,7 +193,9 @@ def _compiled(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _dedicated(lines: Sequence[Line]) -> Iterator[str]:
-    rows = newest(lines, "happy", **{**OWN_LOOP, "hosting": "dedicated"})
+    found = newest(lines, "happy", **{**OWN_LOOP, "hosting": "dedicated"})
+    # The oldest lines do not tell the processor time.
+    rows = [row for row in found if "cpu_ms_per_saga" in row]
     if not rows:
         return
     yield from _head("in flight", "orders a second; p50 / p99 ms", "CPU ms an order")
@@ -204,8 +205,7 @@ def _dedicated(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _bound(lines: Sequence[Line]) -> Iterator[str]:
-    found = sorted(newest(lines, "happy", **OWN_LOOP), key=lambda row: str(row["at"]))
-    own = {row["in_flight"]: row for row in found}
+    own = _by_level(lines, **OWN_LOOP)
     rows = sorted(newest(lines, "one-process"), key=lambda row: row["in_flight"])
     yield from _head("in flight", "one process", "CPU ms an order", "the engine", "CPU ms an order")
     for row in rows:
@@ -213,6 +213,12 @@ def _bound(lines: Sequence[Line]) -> Iterator[str]:
         cells = ["-", "-"] if engine is None else _bound_cells(engine)
         yield _row(str(row["in_flight"]), *_bound_cells(row), *cells)
     yield from _told(rows)
+
+
+def _by_level(lines: Sequence[Line], **form: Any) -> dict[int, Line]:
+    """Return the newest line of `happy` for each number in flight."""
+    found = sorted(newest(lines, "happy", **form), key=lambda row: str(row["at"]))
+    return {row["in_flight"]: row for row in found}
 
 
 def _bound_cells(row: Line) -> list[str]:
