@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from raysaga.actors.errors import (
     CancelTooLateError,
@@ -16,7 +16,7 @@ from raysaga.actors.errors import (
 )
 from raysaga.actors.shells.ownership import kill_and_wait
 from raysaga.actors.shells.plan import EnginePlan
-from raysaga.actors.shells.seats import Seats
+from raysaga.actors.shells.seats import Seat, Seats
 from raysaga.statemachines.commands import Answer
 from raysaga.statemachines.ids import SagaId
 
@@ -38,7 +38,7 @@ class RayLauncher:
         self._rested = rested
         self._room = asyncio.Semaphore(plan.settings.dedicated_actors_max)
         self._seats = Seats(plan, shard)
-        self._seated: dict[SagaId, asyncio.Task[Any]] = {}
+        self._seated: dict[SagaId, asyncio.Task[Seat]] = {}
         self._tasks: dict[SagaId, asyncio.Task[None]] = {}
         self._log = structlog.get_logger().bind(shard=shard)
 
@@ -58,8 +58,10 @@ class RayLauncher:
             OperatorRefusedError: If the order does not fit.
         """
         try:
-            actor = await self._seat(saga_id)
-            answer = await actor.order.remote(saga_id, operation, body["by"], body.get("note", ""))
+            seat = await self._seat(saga_id)
+            answer = await seat.actor.order.remote(
+                saga_id, operation, body["by"], body.get("note", "")
+            )
         except RayError as error:
             if saga_id not in self._tasks:
                 self._leave(saga_id)
@@ -79,8 +81,8 @@ class RayLauncher:
             task.cancel()
         self._seats.close()
 
-    async def _seat(self, saga_id: SagaId) -> Any:
-        """Return the saga's actor, the same to all that ask at one time."""
+    async def _seat(self, saga_id: SagaId) -> Seat:
+        """Return the saga's seat, the same to all that ask at one time."""
         task = self._seated.get(saga_id)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._seats.take(saga_id))
@@ -88,7 +90,7 @@ class RayLauncher:
         return await asyncio.shield(task)
 
     def _leave(self, saga_id: SagaId, *, is_well: bool = False) -> None:
-        """Let go of the saga's actor; it is kept for another only if all went well."""
+        """Let go of the saga's seat; it is kept for another only if all went well."""
         task = self._seated.pop(saga_id, None)
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return
@@ -112,23 +114,21 @@ class RayLauncher:
             finally:
                 self._leave(saga_id, is_well=is_well)
 
-    async def _wait_for(self, saga_id: SagaId, actor: Any) -> None:
-        run = asyncio.ensure_future(_result(actor.run.remote(saga_id)))
-        pid: int | None = None
+    async def _wait_for(self, saga_id: SagaId, seat: Seat) -> None:
+        run = asyncio.ensure_future(_result(seat.actor.run.remote(saga_id)))
         while True:
             done, _ = await asyncio.wait({run}, timeout=PING_EVERY_S)
             if done:
-                run.result()
+                seat.pid = run.result()
                 return
             try:
-                pong = await asyncio.wait_for(_result(actor.ping.remote()), PING_TIMEOUT_S)
-                pid = pong["pid"]
+                pong = await asyncio.wait_for(_result(seat.actor.ping.remote()), PING_TIMEOUT_S)
+                seat.pid = pong["pid"]
             except TimeoutError:
-                self._log.warning("saga_actor_hangs", saga_id=saga_id, pid=pid)
-                if pid is None:
-                    # It stood still when the saga came to it; another takes the saga up.
-                    raise GetTimeoutError("a seat does not answer") from None
-                await kill_and_wait(pid)
+                self._log.warning("saga_actor_hangs", saga_id=saga_id, pid=seat.pid)
+                # Until it has answered once, it may still be starting.
+                if seat.pid is not None:
+                    await kill_and_wait(seat.pid)
 
 
 async def _result(ref: Any) -> Any:

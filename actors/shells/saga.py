@@ -36,8 +36,8 @@ class SagaShell:
         self._wires = Wires(self._plan)
         self._stay: _Stay | None = None
 
-    async def run(self, saga_id: str) -> None:
-        """Take a saga up, and return when it is over or parked, and that is on disk."""
+    async def run(self, saga_id: str) -> int:
+        """Take a saga up; once it is over or parked, and that is on disk, return the process id."""
         stay = self._seat(SagaId(saga_id))
         running = await asyncio.shield(stay.ready)
         if running is not None and not running.saga.is_parked:
@@ -46,6 +46,7 @@ class SagaShell:
             # Two incarnations of a shard may have waited for it.
             self._stay = None
             await stay.host.stop()
+        return os.getpid()
 
     async def order(self, saga_id: str, operation: str, by: str, note: str) -> str:
         """Give a saga an order; return the `Answer` to it."""
