@@ -7,12 +7,15 @@ Costs: one search for a digit in a text without any; linear in the length of oth
 
 What counts as a card number. Take a run of decimal digits of any script in which groups are
 divided by at most one space or one dash. If some of its groups, whole and next to each other,
-have 13 to 19 digits together and pass the Luhn check (ISO/IEC 7812-1, annex B), the text
-holds a card number. Groups count as a whole: a number of 20 digits or more is no card number,
-though a part of it may pass. A whole number outside a text counts as its digits.
+have 13 to 19 digits together, begin as cards do and pass the Luhn check (ISO/IEC 7812-1,
+annex B), the text holds a card number. Groups count as a whole: a number of 20 digits or more
+is no card number, though a part of it may pass. A whole number outside a text counts as its
+digits. No bank's card begins with 0 or 1 (the same standard's industry identifiers); an
+airline's does with 1, and has 15 digits (UATP).
 
-One in ten of the numbers of 13 to 19 digits passes by accident, times in milliseconds and
-barcodes (GTIN-13) among them; a letter between the digits of an id keeps it clear of this.
+So times in milliseconds, microseconds and nanoseconds, which begin with 1, are no card numbers
+until May 2033. One in ten of the other numbers of 13 to 19 digits passes by accident, barcodes
+(GTIN-13) among them; a letter between the digits of an id keeps it clear of this.
 Digits that are spread over several texts, or divided by anything else, are not found.
 """
 
@@ -24,6 +27,8 @@ from typing import Final
 
 CARD_DIGITS_MIN: Final = 13
 CARD_DIGITS_MAX: Final = 19
+AIRLINE_DIGITS: Final = 15
+"""Of the only cards that begin with 1."""
 
 # Spaces and dashes as people and word processors write them, each at most once.
 _DIVIDER: Final = r"[ \t\u00a0\u2007\u2009\u202f\-\u2010-\u2015\u2212]"
@@ -83,9 +88,17 @@ def _run_has_card(groups: Sequence[str]) -> bool:
             digits += group
             if len(digits) > CARD_DIGITS_MAX:
                 break
-            if len(digits) >= CARD_DIGITS_MIN and passes_luhn(digits):
+            if len(digits) >= CARD_DIGITS_MIN and _is_card(digits):
                 return True
     return False
+
+
+def _is_card(digits: str) -> bool:
+    """Return whether 13 to 19 digits are a card number."""
+    first = int(digits[0])
+    if first == 0 or (first == 1 and len(digits) != AIRLINE_DIGITS):
+        return False
+    return passes_luhn(digits)
 
 
 def _number_is_card(number: int | float) -> bool:
@@ -93,4 +106,4 @@ def _number_is_card(number: int | float) -> bool:
     # Comparing first keeps infinities, fractions and huge numbers from being spelled out.
     if not 10 ** (CARD_DIGITS_MIN - 1) <= magnitude < 10**CARD_DIGITS_MAX:
         return False
-    return magnitude == int(magnitude) and passes_luhn(str(int(magnitude)))
+    return magnitude == int(magnitude) and _is_card(str(int(magnitude)))

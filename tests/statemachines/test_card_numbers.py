@@ -22,7 +22,12 @@ TEST_CARDS = (
     "378282246310005",
     "6011111111111117",
     "6304000000000000",
+    # An airline's.
+    "135410014004955",
 )
+
+FIRST = "23456789"
+"""What a bank's card may begin with."""
 
 
 def with_check_digit(payload: str) -> str:
@@ -54,6 +59,13 @@ def test_a_card_number_is_found_however_it_is_divided(number: str, divider: str)
         "41111111111111110000",
         "00004111111111111111",
         "4111111a11111111",
+        # Instants in milliseconds, microseconds and nanoseconds, as parts of ids.
+        "order-1795476454594",
+        "dedicated-1-1795476454594",
+        "1795476454594002",
+        "1795476454594000000",
+        # No card begins with a zero.
+        "00000000000018",
     ],
 )
 def test_what_is_no_card_number_passes(text: str) -> None:
@@ -70,14 +82,26 @@ def test_digits_of_other_scripts_count_as_digits() -> None:
     assert has_card_number(fullwidth)
 
 
-@given(st.text("0123456789", min_size=12, max_size=18), st.sampled_from(["", " ", "-"]))
-def test_every_number_with_a_right_check_digit_is_found(payload: str, divider: str) -> None:
-    assert has_card_number(f"x{spelled(with_check_digit(payload), divider)}y")
+@given(
+    st.sampled_from(FIRST),
+    st.text("0123456789", min_size=11, max_size=17),
+    st.sampled_from(["", " ", "-"]),
+)
+def test_every_number_with_a_right_check_digit_is_found(
+    first: str, payload: str, divider: str
+) -> None:
+    assert has_card_number(f"x{spelled(with_check_digit(first + payload), divider)}y")
 
 
-@given(st.text("0123456789", min_size=13, max_size=19))
-def test_a_lone_number_is_found_exactly_when_it_passes_luhn(digits: str) -> None:
-    assert has_card_number(digits) == passes_luhn(digits)
+@given(st.sampled_from(FIRST), st.text("0123456789", min_size=12, max_size=18))
+def test_a_lone_number_is_found_exactly_when_it_passes_luhn(first: str, digits: str) -> None:
+    assert has_card_number(first + digits) == passes_luhn(first + digits)
+
+
+@given(st.integers(10**12, 2 * 10**12 - 1), st.sampled_from(["", "000", "000000"]))
+def test_no_instant_is_taken_for_a_card_number(at_ms: int, finer: str) -> None:
+    assert not has_card_number(f"order-{at_ms}{finer}")
+    assert not contains_card_number(int(f"{at_ms}{finer}"))
 
 
 @given(st.text("0123456789", min_size=13, max_size=19), st.integers(0, 18), st.integers(1, 9))
