@@ -27,6 +27,8 @@ SPECIAL = (
     "overload",
     "reads",
     "one-process",
+    "skeleton",
+    "bare-actors",
 )
 """Workloads that are more than a loop at some levels."""
 

@@ -215,9 +215,46 @@ def _bound(lines: Sequence[Line]) -> Iterator[str]:
     yield from _told(rows)
 
 
-def _by_level(lines: Sequence[Line], **form: Any) -> dict[int, Line]:
-    """Return the newest line of `happy` for each number in flight."""
-    found = sorted(newest(lines, "happy", **form), key=lambda row: str(row["at"]))
+def _skeleton(lines: Sequence[Line]) -> Iterator[str]:
+    bones = _by_level(lines, "skeleton")
+    if not bones:
+        return
+    engines = [_by_level(lines, **{**OWN_LOOP, "compiled": compiled}) for compiled in (False, True)]
+    yield from _head("in flight", "bare bones", "CPU ms an order", "as installed", "compiled")
+    told = []
+    for level, row in sorted(bones.items()):
+        cells = _bound_cells(row)
+        told.append(row)
+        for engine in engines:
+            found = engine.get(level)
+            if found is None:
+                cells.append("-")
+                continue
+            told.append(found)
+            share = found["sagas_per_s"] / row["sagas_per_s"]
+            cells.append(f"{_bound_cells(found)[0]}; {share:.0%} of the bones")
+        yield _row(str(level), *cells)
+    yield from _told(told)
+
+
+def _bare_actors(lines: Sequence[Line]) -> Iterator[str]:
+    found = newest(lines, "bare-actors")
+    standing = [row for row in newest(lines, "recovery-standing") if "timeline" in row]
+    if not found or not standing:
+        return
+    bare, engine = found[-1], min(standing, key=lambda row: row["sagas"])
+    first_s = engine["seconds_until_first_has_ended"]
+    yield from _head("after SIGKILL of six actors below a Ray that stands", "seconds")
+    yield _row("six empty actors answer again", f"{bare['seconds_until_all_answer']:.2f}")
+    yield _row("the first order of the engine has ended", f"{first_s:.2f}")
+    all_s = engine["seconds_until_all_have_ended"]
+    yield _row(f"all {_n(engine['sagas'])} orders have ended", f"**{all_s:.2f}**")
+    yield from _told([bare, engine])
+
+
+def _by_level(lines: Sequence[Line], workload: str = "happy", **form: Any) -> dict[int, Line]:
+    """Return the newest line of a loop for each number in flight."""
+    found = sorted(newest(lines, workload, **form), key=lambda row: str(row["at"]))
     return {row["in_flight"]: row for row in found}
 
 
@@ -232,6 +269,8 @@ TABLES: Mapping[str, Callable[[Sequence[Line]], Iterator[str]]] = {
     "bound": _bound,
     "compiled": _compiled,
     "dedicated": _dedicated,
+    "skeleton": _skeleton,
+    "bare-actors": _bare_actors,
     "contention": _contention,
     "durability": _durability,
     "reads": _reads,

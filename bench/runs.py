@@ -10,6 +10,7 @@ from typing import Any
 
 import uvloop
 
+from raysaga.bench.bare_actors import run_bare_actors
 from raysaga.bench.measure import Load
 from raysaga.bench.one_process import run_one_process
 from raysaga.bench.options import Wanted
@@ -19,6 +20,7 @@ from raysaga.bench.profile_run import run_profile
 from raysaga.bench.reads import run_reads
 from raysaga.bench.recovery import run_recovery
 from raysaga.bench.session import Cell, run_cells
+from raysaga.bench.skeleton import run_skeleton
 from raysaga.bench.waiting import run_waiting
 from raysaga.bench.workloads import WORKLOADS, Workload, contended, with_durability
 from raysaga.statemachines.errors import ValidationError
@@ -128,3 +130,8 @@ def _special(workload: str, wanted: Wanted, folders: Iterator[Path]) -> Iterator
     elif workload == "one-process":
         for level in wanted.in_flight:
             yield uvloop.run(run_one_process(next(folders), level, wanted.seconds, wanted.seed))
+    elif workload == "skeleton":
+        for level in wanted.in_flight:
+            yield uvloop.run(run_skeleton(next(folders), level, wanted.seconds))
+    elif workload == "bare-actors":
+        yield run_bare_actors()

@@ -61,6 +61,23 @@ def test_one_process_alone_has_a_figure_that_is_audited_as_well(tmp_path: Path) 
     assert line["cpu_ms_per_saga"] > 0  # type: ignore[operator]
 
 
+def test_bare_bones_have_a_figure_for_which_every_row_is_there(tmp_path: Path) -> None:
+    short = ("--in-flight", "8", "--seconds", "0.3", "--repetitions", "1", "--data", str(tmp_path))
+    (line,) = bench("--workload", "skeleton", *short)
+    assert line["completed"] == line["ended"] > 0  # type: ignore[operator]
+    assert (line["audit"], line["in_flight"]) == ("rows agree", 8)
+    by_process = line["cpu_ms_per_saga_by_process"]
+    assert {"shard/0", "inventory", "payment", "shipping", "notification", "caller"} <= set(
+        by_process  # type: ignore[call-overload]
+    )
+
+
+def test_bare_actors_are_timed_until_the_last_is_back() -> None:
+    (line,) = bench("--workload", "bare-actors", "--repetitions", "1")
+    assert line["actors"] == 6
+    assert line["seconds_until_all_answer"] > 0  # type: ignore[operator]
+
+
 def test_sagas_end_after_everything_was_killed_below_a_ray_that_stands() -> None:
     (line,) = bench("--workload", "recovery-standing", "--sagas", "60", "--repetitions", "1")
     assert (line["processes_killed"], line["audit"], line["audit_sagas"]) == (6, "clean", 60)
