@@ -77,6 +77,10 @@ class Caller:
         facts = list(error.args)
         self._landing.push(self._sender, (self._request_id, "error", (error.code, facts)))
 
+    def saga_ended(self, saga: Saga) -> None:
+        """Tell the end of a watched saga of this host."""
+        self.ended(outcome_of(saga))
+
     def ended(self, outcome: Mapping[str, Any]) -> None:
         """Tell the end of a watched saga; without its results if they are too large for it."""
         try:
@@ -273,7 +277,7 @@ class Desk:
         if running is not None:
             head = self._head_of(running)
             if head is None:
-                running.watch(lambda saga: caller.ended(outcome_of(saga)))
+                running.watch(caller.saga_ended)
                 return
         head = head or self._host.journal.head(saga_id)
         if head is None:
@@ -298,7 +302,7 @@ class Desk:
     def adopted(self, running: Running) -> None:
         """Attach who waits for a saga that has just been taken up from the journal."""
         for caller in self._waiting.pop(running.saga.saga_id, ()):
-            running.watch(lambda saga, caller=caller: caller.ended(outcome_of(saga)))  # type: ignore[misc]
+            running.watch(caller.saga_ended)
 
     async def _poll_for_ends(self) -> None:
         """Look after sagas that somebody waits for and this host does not drive (yet)."""

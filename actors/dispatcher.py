@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 from raysaga.actors.breaker import CircuitBreaker, RetryBudget
 from raysaga.actors.clock import Clock
@@ -29,11 +29,16 @@ from raysaga.statemachines.calls import (
     reply_to,
 )
 from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.folding import Foldable, fold, unfold
 from raysaga.storage.codec import check_value
 from raysaga.storage.errors import StaleEpochError
 
 Answered = Callable[[StepReply], None]
 _Waiting = tuple[StepCall, Answered]
+_Echo = tuple[int, str, str, int, int]
+_Sent = tuple[_Echo, int, Answered]
+"""Verb, saga, step, epoch and attempt, which a reply must echo; the time-out; who is told. The
+request has left, and would be half of what a waiting saga takes."""
 
 RETRY_PAUSE_MS = 100
 """How long retries wait when the budget has none left; all of them for one timer."""
@@ -101,7 +106,7 @@ class Dispatcher:
         # Retries that wait for the budget: what goes home, and the rest.
         self._retries: tuple[deque[_Waiting], deque[_Waiting]] = (deque(), deque())
         self._retry_timer: asyncio.TimerHandle | None = None
-        self._in_flight: dict[int, _Waiting] = {}
+        self._in_flight: dict[int, _Sent] = {}
         self._timeouts: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0.0
@@ -119,6 +124,11 @@ class Dispatcher:
     def in_flight_count(self) -> int:
         """Calls sent and not answered."""
         return len(self._in_flight)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next call has to wait for the end of another."""
+        return len(self._in_flight) >= self._settings.participant_in_flight_max
 
     @property
     def exchange_count(self) -> int:
@@ -144,11 +154,14 @@ class Dispatcher:
             )
             return
         if call.attempt > 1 and call.verb in (ACTION, COMPENSATION):
-            self._retries[call.verb == ACTION].append((call, answered))
+            self._retries[call.verb == ACTION].append((_folded(call), answered))
             if self._retry_timer is None:
                 self._retry()
             return
         self._budget.earn()
+        if self.is_full:
+            # As many may wait as there are sagas, and for long.
+            call = _folded(call)
         self._queue_of(call).append((call, answered))
         self._fill(fresh=call)
 
@@ -192,7 +205,7 @@ class Dispatcher:
                 try:
                     if self._renew is not None and call is not fresh:
                         call = self._renew(call)
-                    self._lane.put(call)
+                    self._lane.put(_unfolded(call))
                 except StaleEpochError as error:
                     self._defect(error)
                     return
@@ -201,7 +214,8 @@ class Dispatcher:
                     self._answer_here(call, answered, Code.INVALID_REQUEST, str(error), 0)
                     continue
                 room -= 1
-                self._in_flight[call.call_id] = (call, answered)
+                echo = (call.verb, call.saga_id, call.step, call.epoch, call.attempt)
+                self._in_flight[call.call_id] = (echo, call.timeout_ms, answered)
                 heapq.heappush(self._timeouts, (now_ms + call.timeout_ms, call.call_id))
                 self.sent_count += 1
         self._set_timer()
@@ -221,17 +235,11 @@ class Dispatcher:
     def _received(self, replies: list[list[Any]]) -> None:
         for fields in replies:
             reply = _reply_of(fields)
-            waiting = None if reply is None else self._in_flight.get(reply.call_id)
-            if reply is None or waiting is None:
+            sent = None if reply is None else self._in_flight.get(reply.call_id)
+            if reply is None or sent is None:
                 continue
-            call, answered = waiting
-            if (reply.saga_id, reply.step, reply.verb, reply.epoch, reply.attempt) != (
-                call.saga_id,
-                call.step,
-                call.verb,
-                call.epoch,
-                call.attempt,
-            ):
+            echo, _, answered = sent
+            if (reply.verb, reply.saga_id, reply.step, reply.epoch, reply.attempt) != echo:
                 continue
             del self._in_flight[reply.call_id]
             if reply.outcome == Outcome.UNKNOWN and reply.code in _NO_SIGN_OF_LIFE:
@@ -243,14 +251,14 @@ class Dispatcher:
 
     def _exchange_lost(self, error: BaseException) -> None:
         """Give up on every call in flight: nobody knows which replies were lost."""
-        lost = list(self._in_flight.values())
+        lost = list(self._in_flight.items())
         self._in_flight.clear()
         self._lane.drop_queued()
         now_ms = self._clock.monotonic_ms()
         what = f"{self.participant} cannot be reached ({type(error).__name__})"
-        for call, answered in lost:
+        for call_id, (echo, _, answered) in lost:
             self.breaker.unanswered(now_ms)
-            answered(reply_to(call, Outcome.UNKNOWN, code=Code.SERVICE_UNAVAILABLE, message=what))
+            answered(_unanswered(call_id, echo, Code.SERVICE_UNAVAILABLE, what))
         self._fill()
 
     def _set_timer(self) -> None:
@@ -271,14 +279,14 @@ class Dispatcher:
         now_ms = self._clock.monotonic_ms()
         while self._timeouts and self._timeouts[0][0] <= now_ms:
             _, call_id = heapq.heappop(self._timeouts)
-            waiting = self._in_flight.pop(call_id, None)
-            if waiting is None:
+            sent = self._in_flight.pop(call_id, None)
+            if sent is None:
                 continue
-            call, answered = waiting
+            echo, timeout_ms, answered = sent
             self.timeout_count += 1
             self.breaker.unanswered(now_ms)
-            what = f"{self.participant} gave no answer within {call.timeout_ms} ms"
-            answered(reply_to(call, Outcome.UNKNOWN, code=Code.TIMEOUT, message=what))
+            what = f"{self.participant} gave no answer within {timeout_ms} ms"
+            answered(_unanswered(call_id, echo, Code.TIMEOUT, what))
         self._fill()
         self._set_timer()
 
@@ -296,6 +304,20 @@ class Dispatcher:
 
 async def _nowhere(_batch: bytes) -> bytes:
     raise ConnectionError("there is no such participant")
+
+
+def _folded(call: StepCall) -> StepCall:
+    """Return a call that waits, its request as bytes until it leaves."""
+    return call._replace(request=cast(Mapping[str, Any], fold(call.request)))
+
+
+def _unfolded(call: StepCall) -> StepCall:
+    held: Foldable = call.request
+    return call._replace(request=unfold(held)) if isinstance(held, bytes) else call
+
+
+def _unanswered(call_id: int, echo: _Echo, code: Code, message: str) -> StepReply:
+    return StepReply(call_id, *echo, int(Outcome.UNKNOWN), None, code, message)
 
 
 def _reply_of(fields: Any) -> StepReply | None:

@@ -22,7 +22,7 @@ from raysaga.actors.dispatcher import Dispatcher
 from raysaga.actors.measures import Measures
 from raysaga.actors.questions import ask_ledgers
 from raysaga.actors.recovery import Definitions, Unreadable, load, park_unreadable
-from raysaga.actors.running import ENDS, Ended, Running, Told
+from raysaga.actors.running import ENDS, Awaited, Ended, Running, Told
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.story import log_events
 from raysaga.actors.timers import Timers
@@ -228,6 +228,7 @@ class SagaHost:
         refused: Callable[[StorageFullError], None] | None,
     ) -> None:
         saga = running.saga
+        running.looks = 0
         events, commands, durable_first, answer = decide(saga, given, self.clock.now_ms())
         for event in events:
             evolve(saga, event)
@@ -381,12 +382,12 @@ class SagaHost:
         if call is None:
             return
 
-        def answered(reply: StepReply) -> None:
-            running.calls -= 1
-            self._answered(running, i, command.undo, reply)
-
         running.calls += 1
-        self.dispatcher(step.participant).send(call, answered)
+        dispatcher = self.dispatcher(step.participant)
+        dispatcher.send(call, Awaited(self, running, i, command.undo))
+        if dispatcher.is_full:
+            # It waits for its turn, which is known without looking twice.
+            running.saga.fold()
 
     def make_call(
         self, saga: Saga, i: int, verb: int, operation: str, attempt: int
@@ -419,7 +420,9 @@ class SagaHost:
             )
         return found
 
-    def _answered(self, running: Running, step: int, undo: bool, reply: StepReply) -> None:
+    def answered(self, running: Running, step: int, undo: bool, reply: StepReply) -> None:
+        """Take the one answer to a call."""
+        running.calls -= 1
         if reply.code == Code.FENCED:
             self.fenced()
             return

@@ -30,7 +30,7 @@ SWEEP_SHARE = 20
 """A sweep is followed by a pause of at least this many times its own length."""
 
 HEADS_A_TURN = 500
-"""Index rows looked at before others get the event loop."""
+"""Index rows, or sagas, looked at before others get the event loop."""
 
 PRUNE_EVERY_SWEEPS = 30
 """Sweeps between two prunings."""
@@ -106,6 +106,7 @@ class Reconciler:
                 await self.sweep()
                 took_ms = self._clock.monotonic_ms() - began_at
                 count += 1
+                await self._fold_those_that_wait()
                 try:
                     await self._end_restore()
                     if count % PRUNE_EVERY_SWEEPS == 0:
@@ -117,6 +118,13 @@ class Reconciler:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing may die here unnoticed
             self._host.stop_at_once(error)
+
+    async def _fold_those_that_wait(self) -> None:
+        """Keep the data of sagas that wait as bytes; there may be a hundred thousand."""
+        for count, running in enumerate(list(self._host.sagas.values()), 1):
+            running.rest()
+            if count % HEADS_A_TURN == 0:
+                await self._clock.sleep_ms(0)
 
     async def _release_for_ever(self) -> None:
         """Release often and few at a time, while there are any: many at once hold up calls."""

@@ -7,8 +7,10 @@ Costs: a read of three files of `/proc` for each process; some milliseconds in a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -70,6 +72,21 @@ class Meter:
             name = self.name_of(process)
             found[name] = round(found.get(name, 0.0) + size, 1)
         return found
+
+    def own_bytes(self, name: str) -> int:
+        """Return the memory of the processes of one name that is nobody else's and no file's.
+
+        Pages of a mapped file are not among them: they are the system's, which takes them
+        back when it needs room.
+        """
+        total = 0
+        for process in self.processes():
+            if self.name_of(process) == name:
+                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+                kib = re.search(r"^Pss_Anon: +(\d+) kB$", rollup, re.MULTILINE)
+                assert kib is not None, "the system tells of anonymous memory since Linux 5.4"
+                total += int(kib[1]) * 1024
+        return total
 
     def name_of(self, process: psutil.Process) -> str:
         """Return what a process is."""

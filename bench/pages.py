@@ -215,6 +215,30 @@ def _bound(lines: Sequence[Line]) -> Iterator[str]:
     yield from _told(rows)
 
 
+def _waiting(lines: Sequence[Line]) -> Iterator[str]:
+    # Older lines count mapped files as the host's memory.
+    of_files = "host_bytes_per_waiting_saga_with_mapped_files"
+    rows = [row for row in newest(lines, "waiting") if of_files in row]
+    if not rows:
+        return
+    yield from _head(
+        "waiting",
+        "bytes of the host's memory for each",
+        "with the journal's mapped pages",
+        "bystanders alone, p50 / p99 ms",
+        "beside them",
+    )
+    for row in sorted(rows, key=lambda row: row["waiting"]):
+        both = (row["bystanders_alone"], row["bystanders_beside"])
+        yield _row(
+            _n(row["waiting"]),
+            f"**{_n(row['host_bytes_per_waiting_saga'])}**",
+            _n(row[of_files]),
+            *(f"{_n(times['p50_ms'])} / {_n(times['p99_ms'])}" for times in both),
+        )
+    yield from _told(rows)
+
+
 def _skeleton(lines: Sequence[Line]) -> Iterator[str]:
     bones = _by_level(lines, "skeleton")
     if not bones:
@@ -269,6 +293,7 @@ TABLES: Mapping[str, Callable[[Sequence[Line]], Iterator[str]]] = {
     "bound": _bound,
     "compiled": _compiled,
     "dedicated": _dedicated,
+    "waiting": _waiting,
     "skeleton": _skeleton,
     "bare-actors": _bare_actors,
     "contention": _contention,

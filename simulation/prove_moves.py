@@ -364,7 +364,7 @@ class Moves:
         """Return the saga as the next host would read it: it does not know what was sent."""
         found = self._disk_forms.get(host)
         if found is None:
-            read = self.sagas[host]._replace(in_flight=frozenset(), taken_over=True)
+            read = self.sagas[host]._replace(in_flight=0, taken_over=True)
             found = self._disk_forms[host] = self._number(read)
         return found
 

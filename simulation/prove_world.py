@@ -48,8 +48,8 @@ class FrozenSaga(NamedTuple):
     undo_left: int
     undo_moving: int
     open_count: int
-    in_flight: frozenset[int]
-    waiting: frozenset[int]
+    in_flight: int
+    waiting: int
     taken_over: bool
     recoveries: int
     parked_step: int | None
@@ -205,8 +205,8 @@ def freeze(saga: Saga) -> FrozenSaga:
         saga.undo_left,
         saga.undo_moving,
         saga.open_count,
-        frozenset(saga.in_flight),
-        frozenset(saga.waiting),
+        saga.in_flight,
+        saga.waiting,
         saga.taken_over,
         saga.recoveries,
         None if saga.parked is None else saga.parked.step,
@@ -256,8 +256,8 @@ class Sample:
         saga.undo_left = frozen.undo_left
         saga.undo_moving = frozen.undo_moving
         saga.open_count = frozen.open_count
-        saga.in_flight = set(frozen.in_flight)
-        saga.waiting = set(frozen.waiting)
+        saga.in_flight = frozen.in_flight
+        saga.waiting = frozen.waiting
         saga.taken_over = frozen.taken_over
         saga.recoveries = frozen.recoveries
         if frozen.phase.value.startswith("parked"):

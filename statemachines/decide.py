@@ -49,7 +49,7 @@ from raysaga.statemachines.inputs import (
     TimeReached,
 )
 from raysaga.statemachines.restored import reconcile
-from raysaga.statemachines.saga import DONE, MOVING_BACK, Saga
+from raysaga.statemachines.saga import DONE, MOVING_BACK, Saga, steps_in
 from raysaga.statemachines.tables import BACKWARD, FORWARD, Phase, StepStatus
 
 
@@ -233,7 +233,7 @@ def _time_reached(saga: Saga, now_ms: int) -> Decision:
     undo = saga.phase is Phase.COMPENSATING
     events: list[Event] = []
     commands: list[CallStep] = []
-    for i in sorted(saga.waiting):
+    for i in steps_in(saga.waiting):
         step = saga.steps[i]
         if step.retry_at_ms <= now_ms:
             attempt = (step.undo_attempt if undo else step.attempt) + 1

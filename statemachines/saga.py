@@ -30,6 +30,7 @@ from raysaga.statemachines.events import (
     StepSucceeded,
     StepUndone,
 )
+from raysaga.statemachines.folding import Foldable, fold, unfold
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.machine import move_saga, move_step
 from raysaga.statemachines.tables import BACKWARD, PARKED, TERMINAL, Phase, StepStatus
@@ -79,7 +80,6 @@ class StepProgress:
         status: Moved by the table only.
         attempt: The last attempt of the action, 0 before the first.
         undo_attempt: The same for the compensation.
-        result: What the action gave; None until then.
         called_at_ms: When the last attempt of either call was decided.
         retry_at_ms: When a waiting call is due.
         has_refused: Whether its participant has refused it for good, so that no effect can stand.
@@ -87,11 +87,11 @@ class StepProgress:
     """
 
     __slots__ = (
+        "_result",
         "attempt",
         "called_at_ms",
         "has_refused",
         "is_unserved",
-        "result",
         "retry_at_ms",
         "status",
         "undo_attempt",
@@ -101,11 +101,27 @@ class StepProgress:
         self.status = StepStatus.PENDING
         self.attempt = 0
         self.undo_attempt = 0
-        self.result: Mapping[str, Any] | None = None
+        self._result: Foldable = None
         self.called_at_ms = 0
         self.retry_at_ms = 0
         self.has_refused = False
         self.is_unserved = False
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """What the action gave; None until then."""
+        held = self._result
+        if isinstance(held, bytes):
+            held = self._result = unfold(held)
+        return held
+
+    @result.setter
+    def result(self, given: Mapping[str, Any] | None) -> None:
+        self._result = given
+
+    def fold(self) -> None:
+        """Keep the result as bytes until it is read."""
+        self._result = fold(self._result)
 
 
 _NO_STEPS: Final[frozenset[int]] = frozenset()
@@ -128,7 +144,8 @@ class Saga:
         held_by_ledgers: Steps of which the ledgers said, after a restore, that their effect
             stands or may stand.
         recoveries: Takeovers since it last made progress.
-        waiting: Steps with a call that is due later.
+        waiting: Steps with a call that is due later: bit i for step i, like the next, since a set
+            takes as much memory as two steps even when it is empty.
         in_flight: Steps whose action this incarnation has sent and not heard of.
         open_count: Number of steps that are not done.
         undo_left: Number of steps still to undo.
@@ -138,13 +155,13 @@ class Saga:
     """
 
     __slots__ = (
+        "_input",
         "accepted_at_ms",
         "deadline_at_ms",
         "definition",
         "fingerprint",
         "held_by_ledgers",
         "in_flight",
-        "input",
         "is_accepted",
         "key",
         "must_ask",
@@ -168,7 +185,7 @@ class Saga:
         self.definition = definition
         self.phase = Phase.RUNNING
         self.steps = [StepProgress() for _ in definition.steps]
-        self.input: Mapping[str, Any] = {}
+        self._input: Foldable = {}
         self.key = ""
         self.fingerprint = ""
         self.scope = ""
@@ -180,13 +197,32 @@ class Saga:
         self.must_ask = False
         self.held_by_ledgers = _NO_STEPS
         self.recoveries = 0
-        self.waiting: set[int] = set()
-        self.in_flight: set[int] = set()
+        self.waiting = 0
+        self.in_flight = 0
         self.open_count = len(self.steps)
         self.undo_left = 0
         self.undo_moving = 0
         self.turned: Reason | None = None
         self.parked: Reason | None = None
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """What it was submitted with."""
+        held = self._input
+        if isinstance(held, bytes):
+            held = self._input = unfold(held)
+        assert held is not None
+        return held
+
+    @input.setter
+    def input(self, given: Mapping[str, Any]) -> None:
+        self._input = given
+
+    def fold(self) -> None:
+        """Keep its input and results as bytes until they are read: it is likely to wait."""
+        self._input = fold(self._input)
+        for step in self.steps:
+            step.fold()
 
     @property
     def is_terminal(self) -> bool:
@@ -208,7 +244,7 @@ class Saga:
         if self.phase in TERMINAL or self.phase in PARKED or self.must_ask:
             return None
         due = self.deadline_at_ms if self.phase is Phase.RUNNING else None
-        for i in self.waiting:
+        for i in steps_in(self.waiting):
             at_ms = self.steps[i].retry_at_ms
             if due is None or at_ms < due:
                 due = at_ms
@@ -222,7 +258,7 @@ class Saga:
 
     def is_alone_in_flight(self, step: int | None) -> bool:
         """Return whether no action but that of `step` is under way."""
-        return len(self.in_flight) == (step in self.in_flight)
+        return self.in_flight in (0, 0 if step is None else 1 << step)
 
     def may_have_been_sent(self) -> set[int]:
         """Return every step that may have taken effect.
@@ -262,6 +298,16 @@ class Saga:
         )
 
 
+def steps_in(bits: int) -> list[int]:
+    """Return the steps for which `bits` stands, ascending."""
+    found = []
+    while bits:
+        lowest = bits & -bits
+        found.append(lowest.bit_length() - 1)
+        bits ^= lowest
+    return found
+
+
 def replay(
     saga_id: SagaId, definition: SagaDefinition, events: Iterable[Event], *, taken_over: bool
 ) -> Saga:
@@ -276,7 +322,7 @@ def replay(
     for event in events:
         evolve(saga, event)
     # What an earlier host sent will not be answered to this one.
-    saga.in_flight.clear()
+    saga.in_flight = 0
     saga.taken_over = saga.taken_over or taken_over
     return saga
 
@@ -306,19 +352,19 @@ def _step_called(saga: Saga, event: StepCalled) -> None:
         saga.undo_moving += step.status not in MOVING_BACK
         move_step(step, "undo")
         step.undo_attempt = event.attempt
-        saga.in_flight.discard(event.step)
+        saga.in_flight &= ~(1 << event.step)
     else:
         move_step(step, "call")
         step.attempt = event.attempt
-        saga.in_flight.add(event.step)
+        saga.in_flight |= 1 << event.step
     step.called_at_ms = event.at_ms
-    saga.waiting.discard(event.step)
+    saga.waiting &= ~(1 << event.step)
 
 
 def _settle(saga: Saga, i: int) -> StepProgress:
     """Take an action off the lists of those under way; return its step."""
-    saga.in_flight.discard(i)
-    saga.waiting.discard(i)
+    saga.in_flight &= ~(1 << i)
+    saga.waiting &= ~(1 << i)
     return saga.steps[i]
 
 
@@ -351,7 +397,7 @@ def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
         move_step(step, "give_up" if event.retry_at_ms is None else "wait")
     if event.retry_at_ms is not None:
         step.retry_at_ms = event.retry_at_ms
-        saga.waiting.add(event.step)
+        saga.waiting |= 1 << event.step
     step.is_unserved = event.code == Code.NO_SUCH_PARTICIPANT
     if step.is_unserved and not any(other.status in _CALLED for other in saga.steps):
         # Engines may come and go without the participant; none of them was brought down by this.
@@ -360,7 +406,7 @@ def _attempt_failed(saga: Saga, event: AttemptFailed) -> None:
 
 def _step_undone(saga: Saga, event: StepUndone) -> None:
     move_step(saga.steps[event.step], "undone")
-    saga.waiting.discard(event.step)
+    saga.waiting &= ~(1 << event.step)
     saga.undo_left -= 1
     saga.undo_moving -= 1
     saga.recoveries = 0
@@ -371,7 +417,7 @@ def _step_skipped(saga: Saga, event: StepSkipped) -> None:
     if event.undo:
         saga.undo_moving -= step.status in MOVING_BACK
         move_step(step, "skip_undo")
-        saga.waiting.discard(event.step)
+        saga.waiting &= ~(1 << event.step)
         saga.undo_left -= 1
     else:
         move_step(_settle(saga, event.step), "skip")
@@ -388,7 +434,7 @@ def _compensation_started(saga: Saga, event: CompensationStarted) -> None:
     saga.undo = frozenset(event.undo)
     saga.undo_left = len(saga.undo)
     # No action is sent again: the direction is latched.
-    saga.waiting.clear()
+    saga.waiting = 0
     saga.turned = Reason(event.code, event.message, event.step)
 
 
@@ -416,7 +462,7 @@ def _recovered(saga: Saga, event: Recovered) -> None:
     saga.must_ask = saga.must_ask or event.restored
     saga.recoveries = event.recoveries
     # What an earlier incarnation sent will not be answered to this one.
-    saga.in_flight.clear()
+    saga.in_flight = 0
 
 
 def _ledgers_asked(saga: Saga, event: LedgersAsked) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysaga.actors.breaker import CircuitState
-from raysaga.actors.dispatcher import Dispatcher
-from raysaga.actors.lane import Landing
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.wire import MESSAGE_BYTES_MAX
 from raysaga.statemachines.calls import (
@@ -28,93 +25,8 @@ from raysaga.statemachines.calls import (
     reply_to,
 )
 
-from .virtual_time import VirtualClock, in_virtual_time, turns, until, virtual_loop
-
-QUICK = EngineSettings(exchange_hold_ms=100, exchange_grace_ms=100)
-
-
-class Desk:
-    """A dispatcher, and a participant at the other end that does what the test says.
-
-    Attributes:
-        arrived: Calls in the order in which they came.
-        respond: What is said to a call; None for nothing.
-        delay_s: How long that takes.
-        answers: Replies by call id; a second one to the same call fails the test at once.
-    """
-
-    def __init__(self, bounds: EngineSettings = QUICK) -> None:
-        loop = asyncio.get_running_loop()
-        self.clock = VirtualClock(loop)  # type: ignore[arg-type]
-        self.arrived: list[StepCall] = []
-        self.arrived_at_ms: list[float] = []
-        self.respond: Callable[[StepCall], StepReply | None] = done
-        self.delay_s: Callable[[StepCall], float] = lambda _call: 0.0
-        self.answers: dict[int, StepReply] = {}
-        self.answered_at_ms: dict[int, float] = {}
-        self.is_cut = False
-        self.defects: list[BaseException] = []
-        self.lose_answers = 0
-        self.landing = Landing(self._received, bounds)
-        self.dispatcher = Dispatcher(
-            participant="p",
-            sender="s",
-            exchange=self._exchange,
-            defect=self.defects.append,
-            clock=self.clock,
-            settings=bounds,
-        )
-
-    async def _exchange(self, batch: bytes) -> bytes:
-        await asyncio.sleep(0.001)
-        if self.is_cut:
-            raise ConnectionError("cut")
-        answer = await self.landing.exchange(batch)
-        await asyncio.sleep(0.001)
-        if answer and self.lose_answers:
-            self.lose_answers -= 1
-            raise ConnectionError("the answer is lost")
-        return answer
-
-    def _received(self, sender: str, messages: list[list[Any]]) -> None:
-        loop = asyncio.get_running_loop()
-        for fields in messages:
-            call = StepCall._make(fields)
-            self.arrived.append(call)
-            self.arrived_at_ms.append(self.clock.monotonic_ms())
-            reply = self.respond(call)
-            if reply is not None:
-                loop.call_later(self.delay_s(call), self.landing.push, sender, reply)
-
-    def send(self, call: StepCall) -> None:
-        """Send, and see to it that it is not answered before this returns, nor twice."""
-        is_sent = False
-
-        def answered(reply: StepReply) -> None:
-            assert is_sent, "answered while it was being sent"
-            assert call.call_id not in self.answers, f"{call} was answered twice"
-            self.answers[call.call_id] = reply
-            self.answered_at_ms[call.call_id] = self.clock.monotonic_ms()
-
-        self.dispatcher.send(call, answered)
-        is_sent = True
-
-    async def answer(self, call_id: int, within_s: float = 60.0) -> StepReply:
-        await until(lambda: call_id in self.answers, within_s=within_s)
-        return self.answers[call_id]
-
-
-def call_of(
-    call_id: int, verb: int = ACTION, *, attempt: int = 1, timeout_ms: int = 5_000, **more: Any
-) -> StepCall:
-    request = more.get("request", {})
-    return StepCall(
-        call_id, verb, "u", f"d:{call_id}", "s", "do", request, "u/0", 3, attempt, 9, timeout_ms
-    )
-
-
-def done(call: StepCall) -> StepReply:
-    return reply_to(call, Outcome.SUCCEEDED, result={"n": call.call_id}, stored=True)
+from .far_end import Desk, call_of, done
+from .virtual_time import in_virtual_time, turns, until, virtual_loop
 
 
 @in_virtual_time
@@ -284,6 +196,19 @@ async def test_no_more_calls_are_in_flight_than_the_bound_and_the_rest_follow() 
         await asyncio.sleep(0.01)
     assert most == 3
     assert all(reply.outcome == Outcome.SUCCEEDED for reply in desk.answers.values())
+
+
+@in_virtual_time
+async def test_a_call_that_had_to_wait_arrives_as_it_was_given() -> None:
+    desk = Desk(EngineSettings(participant_in_flight_max=1))
+    desk.delay_s = lambda _call: 0.1
+    request = {"items": [{"item_id": "milk", "quantity": 2}], "note": None}
+    for n in (1, 2, 3):
+        desk.send(call_of(n, request=request))
+    # A retry waits for the budget first.
+    desk.send(call_of(4, attempt=2, request=request))
+    await desk.answer(4)
+    assert [call.request for call in desk.arrived] == [request] * 4
 
 
 @in_virtual_time

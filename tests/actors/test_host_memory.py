@@ -9,12 +9,12 @@ import pytest
 
 from raysaga.actors.timers import STALE_MAX
 from raysaga.statemachines.calls import ACTION, COMPENSATION
-from raysaga.statemachines.definition import CompensationPolicy, Durability
+from raysaga.statemachines.definition import CompensationPolicy, Durability, SagaDefinition
 from raysaga.statemachines.ids import SagaId
 from raysaga.statemachines.tables import PARKED, Phase
 from raysaga.storage.errors import StorageFullError
 
-from .recipes import chain_saga, diamond_saga, pivot_saga, with_durability
+from .recipes import chain_saga, diamond_saga, pivot_saga, step, with_durability
 from .toy_services import Fate, fates, is_step
 from .virtual_time import in_virtual_time, until
 from .world import World
@@ -60,6 +60,29 @@ async def test_instants_that_were_overtaken_do_not_pile_up(world_folder: Path) -
     world = await World(world_folder).start(definition)
     await world.outcome(await world.submit(definition=definition))
     assert len(world.engine.host._timers) <= 5
+    await world.finish()
+
+
+@in_virtual_time
+async def test_a_saga_that_waits_is_kept_as_bytes_and_goes_on_as_if_it_were_not(
+    world_folder: Path,
+) -> None:
+    steps = (step("first"), step("second", timeout_ms=600_000), step("third"))
+    definition = SagaDefinition(name="patient", steps=steps)
+    world = await World(world_folder).start(definition)
+    world.services.fate = fates({("second", ACTION): [Fate.HELD_BACK]})
+    request = await world.submit(definition=definition)
+    await until(lambda: world.services.actions("second") != [])
+    saga = world.engine.host.sagas[SagaId("patient:1")].saga
+    assert not isinstance(saga._input, bytes)
+    given, result = dict(saga.input), saga.steps[0].result
+    await until(lambda: isinstance(saga._input, bytes))
+    assert isinstance(saga.steps[0]._result, bytes)
+    status = (await world.ask("status", "patient:1")).ok
+    assert status["results"] == {"first": result}
+    assert saga.input == given
+    world.services.let_go()
+    assert (await world.outcome(request))["phase"] == "completed"
     await world.finish()
 
 

@@ -142,7 +142,7 @@ def test_the_last_of_a_thousand_branches_costs_what_the_tenth_costs() -> None:
     costs = {i: run.cost(answer(i)) for i in range(1, LONG)}
     assert costs[10] == costs[LONG - 1] > 0
     run.give(answer(LONG))
-    assert len(run.saga.in_flight) == 1
+    assert run.saga.in_flight.bit_count() == 1
     run.give(answer(LONG + 1, outcome=Outcome.REFUSED))
     run.give(answer(LONG + 1, undo=True))
     costs = {i: run.cost(answer(i, undo=True)) for i in range(LONG, 1, -1)}

@@ -67,7 +67,6 @@ def state_of(saga: Saga) -> dict[str, Any]:
     state["steps"] = [
         tuple(getattr(step, name) for name in StepProgress.__slots__) for step in saga.steps
     ]
-    state["waiting"], state["in_flight"] = set(saga.waiting), set(saga.in_flight)
     return state
 
 
