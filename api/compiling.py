@@ -25,6 +25,7 @@ MODULES = (
     "statemachines.card_numbers",
     "statemachines.commands",
     "statemachines.decide",
+    "statemachines.folding",
     "statemachines.forward",
     "statemachines.ids",
     "statemachines.inputs",
