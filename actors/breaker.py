@@ -76,10 +76,17 @@ class CircuitBreaker:
         self._open_until_ms = now_ms + self._open_ms
 
 
-class RetryBudget:
-    """Bounds retries to a share of first tries, so that they cannot feed an outage.
+REPAID = 2.0
+"""Retries for which one that has come to an end makes room: its own, and one more."""
 
-    After "Addressing Cascading Failures" in Site Reliability Engineering, 2016.
+
+class RetryBudget:
+    """Bounds retries that come to nothing to a share of first tries, lest they feed an outage.
+
+    After "Addressing Cascading Failures" in Site Reliability Engineering, 2016. A retry that
+    comes to an end takes nothing from it and makes room for one more, so that after an outage
+    their number doubles with each round trip (as in TCP's slow start; V. Jacobson, "Congestion
+    Avoidance and Control", 1988). That success pays for retries is gRPC's rule, too (gRFC A6).
     """
 
     def __init__(self, settings: EngineSettings, now_ms: float) -> None:
@@ -92,6 +99,10 @@ class RetryBudget:
         self._tokens = min(
             self._tokens + self._settings.retry_budget_ratio, self._settings.retry_budget_max
         )
+
+    def repay(self) -> None:
+        """Note a retry that has come to an end: a result, or a refusal for good."""
+        self._tokens = min(self._tokens + REPAID, self._settings.retry_budget_max)
 
     def spend(self, now_ms: float) -> bool:
         """Take one retry from the budget, or return False."""

@@ -50,6 +50,9 @@ an engine that is started later; each try adds two events to the journal."""
 TIMEOUT_GRAIN_MS = 5
 """A little late is fine, and one wake-up serves many."""
 
+_BUDGETED = (ACTION, COMPENSATION)
+"""Verbs whose later attempts the retry budget bounds."""
+
 _NO_SIGN_OF_LIFE = frozenset({Code.TIMEOUT.value, Code.SERVICE_UNAVAILABLE.value})
 
 
@@ -153,7 +156,7 @@ class Dispatcher:
                 self._settings.overloaded_retry_after_ms,
             )
             return
-        if call.attempt > 1 and call.verb in (ACTION, COMPENSATION):
+        if call.attempt > 1 and call.verb in _BUDGETED:
             self._retries[call.verb == ACTION].append((_folded(call), answered))
             if self._retry_timer is None:
                 self._retry()
@@ -167,6 +170,8 @@ class Dispatcher:
 
     def _retry(self) -> None:
         """Send what the budget allows of the retries; the rest waits for it."""
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         self._retry_timer = None
         now_ms = self._clock.monotonic_ms()
         homeward, forward = self._retries
@@ -233,6 +238,7 @@ class Dispatcher:
             answered(reply)
 
     def _received(self, replies: list[list[Any]]) -> None:
+        is_repaid = False
         for fields in replies:
             reply = _reply_of(fields)
             sent = None if reply is None else self._in_flight.get(reply.call_id)
@@ -246,8 +252,14 @@ class Dispatcher:
                 self.breaker.unanswered(self._clock.monotonic_ms())
             else:
                 self.breaker.answered()
+            if reply.attempt > 1 and reply.outcome != Outcome.UNKNOWN and reply.verb in _BUDGETED:
+                self._budget.repay()
+                is_repaid = True
             answered(reply)
-        self._fill()
+        if is_repaid and any(self._retries):
+            self._retry()
+        else:
+            self._fill()
 
     def _exchange_lost(self, error: BaseException) -> None:
         """Give up on every call in flight: nobody knows which replies were lost."""

@@ -60,7 +60,8 @@ class EngineSettings(BaseModel):
     """Calls let through a half-open circuit."""
 
     retry_budget_ratio: float = Field(0.1, gt=0)
-    """Retries earned by each first try (the Google SRE book's 10 percent)."""
+    """Retries that each first try pays for (the Google SRE book's 10 percent). A retry that comes
+    to an end costs nothing, and pays for one more."""
 
     retry_budget_per_s: float = Field(50.0, gt=0)
     """Retries earned with time, so that a quiet system can always retry."""

@@ -28,6 +28,7 @@ from zlib import crc32
 
 import uvloop
 
+from raysaga.actors.orphans import end_with_parent
 from raysaga.actors.wire import pack_message, unpack_messages
 from raysaga.bench.bed import SERVICES
 from raysaga.bench.judge import RunRefusedError
@@ -389,6 +390,7 @@ class Skeleton:
 
 
 def _run(name: str, folder: Path, sockets: str) -> None:
+    end_with_parent()
     with suppress(KeyboardInterrupt):
         uvloop.run(_serve(name, folder, sockets))
 

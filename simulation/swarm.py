@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from raysaga.actors.orphans import end_with_parent
 from raysaga.simulation.checker import Violation, check
 from raysaga.simulation.play import play
 from raysaga.simulation.recipe import recipe_of
@@ -116,7 +116,7 @@ def run(
     total = Tally()
     parts = _parts(first, seeds)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         open_parts: set[Future[Tally]] = set()
         while True:
             is_time = until is not None and time.monotonic() > until
@@ -129,18 +129,6 @@ def run(
             for future in done:
                 total.add(future.result())
             yield total
-
-
-def _end_with_parent() -> None:
-    """Have this worker end when its parent is gone: one that was killed ends no pool."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait_and_end() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _parts(first: int, seeds: int | None) -> Iterator[tuple[int, int]]:

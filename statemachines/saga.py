@@ -214,7 +214,7 @@ class Saga:
         assert held is not None
         return held
 
-    @input.setter
+    @input.setter  # noqa: A003 - as inputs and events call it
     def input(self, given: Mapping[str, Any]) -> None:
         self._input = given
 

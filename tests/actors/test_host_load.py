@@ -58,7 +58,8 @@ async def test_retries_that_wait_for_their_budget_do_not_expire_while_they_wait(
     definition = chain_saga("order", 1, participants=1)
     bounds = {"action_life_ms": 1_000, "retry_budget_max": 1.0, "retry_budget_per_s": 10.0}
     world = await World(world_folder, **bounds).start(definition)
-    world.services.script.later["s0"] = 60
+    # As many first tries, and three seconds of retries, come to nothing.
+    world.services.script.later["s0"] = 60 + 31
     requests = [world.send_order(f"{i}", definition) for i in range(60)]
     for request in requests:
         assert (await world.outcome(request))["phase"] == "completed"
