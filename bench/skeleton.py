@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import os
 import struct
 import tempfile
 import time
@@ -59,13 +60,20 @@ Message = list[Any]
 class Frames(asyncio.Protocol):
     """One connection; hands each frame over, unpacked."""
 
-    def __init__(self, received: Callable[[Send, list[Message]], None]) -> None:
+    def __init__(
+        self, received: Callable[[Send, list[Message]], None], lost: Callable[[], None]
+    ) -> None:
         self._received = received
+        self._lost = lost
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Fail: nothing here is made to go on."""
+        self._lost()
 
     def send(self, content: bytes) -> None:
         """Send one frame."""
@@ -291,6 +299,12 @@ class Caller:
         self.send(b"".join(self._orders))
         self._orders.clear()
 
+    def lost(self) -> None:
+        """Fail whoever waits."""
+        for ended in self._waiting.values():
+            if not ended.done():
+                ended.set_exception(RunRefusedError("the shard of the bare bones has ended"))
+
     def told(self, _send: Send, messages: list[Message]) -> None:
         """Take news of orders."""
         for number, seq, _name, _results in messages:
@@ -370,9 +384,9 @@ class Skeleton:
         """
         for process in self.processes.values():
             process.start()
-        protocol = await _connected(
-            _socket(self._sockets.name, SHARD), self.caller.told, self._look
-        )
+        path = _socket(self._sockets.name, SHARD)
+        caller = self.caller
+        protocol = await _connected(path, lambda: Frames(caller.told, caller.lost), self._look)
         self.caller.send = protocol.send
 
     def stop(self) -> None:
@@ -416,31 +430,42 @@ def _socket(sockets: str, name: str) -> str:
 async def _serve(name: str, folder: Path, sockets: str) -> None:
     environment = _opened(folder, name)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_told)
     path = _socket(sockets, name)
     if name in SERVICES:
         service = Service(environment)
-        await loop.create_unix_server(lambda: Frames(service.received), path)
+        await loop.create_unix_server(lambda: Frames(service.received, _end), path)
         await asyncio.Event().wait()
     shard = Shard(environment)
     for service_name in SERVICES:
-        protocol = await _connected(_socket(sockets, service_name), shard.answered)
+        there = _socket(sockets, service_name)
+        protocol = await _connected(there, lambda: Frames(shard.answered, _end))
         shard.services.append(protocol.send)
-    await loop.create_unix_server(lambda: Frames(shard.asked), path)
+    await loop.create_unix_server(lambda: Frames(shard.asked, _end), path)
     while True:
         await asyncio.sleep(RELEASE_EVERY_S)
         shard.release()
 
 
+def _end() -> None:
+    """End this process, and with it its connections: the others end as well."""
+    os._exit(1)
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what went wrong in a callback, and end."""
+    loop.default_exception_handler(context)
+    _end()
+
+
 async def _connected(
-    path: str,
-    received: Callable[[Send, list[Message]], None],
-    look: Callable[[], None] = lambda: None,
+    path: str, make: Callable[[], Frames], look: Callable[[], None] = lambda: None
 ) -> Frames:
     """Return a connection to `path` once somebody listens there; `look` may give up before."""
     loop = asyncio.get_running_loop()
     while True:
         with suppress(FileNotFoundError, ConnectionRefusedError):
-            _, protocol = await loop.create_unix_connection(lambda: Frames(received), path)
+            _, protocol = await loop.create_unix_connection(make, path)
             return protocol
         look()
         await asyncio.sleep(CONNECT_EVERY_S)

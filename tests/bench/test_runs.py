@@ -12,9 +12,11 @@ import pytest
 
 from raysaga.bench.judge import RunRefusedError
 from raysaga.bench.measure import Load
+from raysaga.bench.orders import ordinary
 from raysaga.bench.peers.homes import home_of
 from raysaga.bench.peers.run import run_peer
 from raysaga.bench.session import Cell, run_cells
+from raysaga.bench.skeleton import Skeleton
 from raysaga.bench.workloads import happy
 
 RAYSAGA = str(Path(sys.executable).with_name("raysaga"))
@@ -70,6 +72,18 @@ def test_bare_bones_have_a_figure_for_which_every_row_is_there(tmp_path: Path) -
     assert {"shard/0", "inventory", "payment", "shipping", "notification", "caller"} <= set(
         by_process  # type: ignore[call-overload]
     )
+
+
+async def test_bare_bones_that_lose_a_process_have_no_figure(tmp_path: Path) -> None:
+    bones = Skeleton(tmp_path / "bones")
+    try:
+        await bones.start()
+        assert await bones.caller.order(1, *ordinary(1, "s")) == "completed"
+        bones.processes["payment"].kill()
+        with pytest.raises(RunRefusedError, match="has ended"):
+            await bones.caller.order(2, *ordinary(2, "s"))
+    finally:
+        bones.stop()
 
 
 def test_bare_actors_are_timed_until_the_last_is_back() -> None:
