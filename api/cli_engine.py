@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
-from raysaga.actors.brokers.address import without_password
 from raysaga.actors.errors import EngineUnavailableError
 from raysaga.api.cli_terminal import Terminal
-from raysaga.api.errors import ParticipantNotServedError
+from raysaga.api.served import served_otherwise
 
 if TYPE_CHECKING:
     from raysaga.api.client import Sagas
@@ -70,33 +69,8 @@ async def open_sagas(
                 # Ray's own; a second try can succeed.
                 raise EngineUnavailableError(f"Ray does not start: {error}") from error
         try:
-            for sentence in await served_otherwise(sagas, participants or {}):
+            for sentence in await served_otherwise(sagas.gateway.engine, participants or {}):
                 terminal.note(f"warning: {sentence}")
             yield sagas
         finally:
             await connection.__aexit__(None, None, None)
-
-
-async def served_otherwise(sagas: Sagas, asked: Mapping[str, str]) -> list[str]:
-    """Return a sentence about each participant that the engine, which ran already, has otherwise.
-
-    Args:
-        sagas: The engine.
-        asked: What was named for it, by the participant's name.
-
-    Raises:
-        ParticipantNotServedError: If it has not even one of that name.
-        EngineUnavailableError: If it does not answer.
-    """
-    if not asked:
-        return []
-    served = await sagas.gateway.engine.participants()
-    missing = sorted(asked.keys() - served.keys())
-    if missing:
-        raise ParticipantNotServedError(missing, sorted(served))
-    return [
-        f"an engine runs already, whose {name} is {served[name]} and not {wanted}; participants "
-        "count when an engine starts"
-        for name, target in asked.items()
-        if (wanted := without_password(target)) != served[name]
-    ]

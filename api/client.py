@@ -24,6 +24,7 @@ from raysaga.actors.gateway import Engine, EnginePlan, EngineSettings, Gateway, 
 from raysaga.api.defaults import DATA_FOLDER, ORDER_PARTICIPANTS
 from raysaga.api.order_setup import usual_services
 from raysaga.api.outcome import Outcome
+from raysaga.api.served import served_otherwise
 from raysaga.statemachines.definition import SagaDefinition
 from raysaga.statemachines.errors import SagaError
 from raysaga.statemachines.ids import SagaId
@@ -339,6 +340,11 @@ class Connection:
 
     async def __aenter__(self) -> Sagas:
         self._gateway = await Gateway.open(**self._options)
+        try:
+            await served_otherwise(self._gateway.engine, self._options["participants"])
+        except BaseException:
+            await self._gateway.close()
+            raise
         if not self._traces:
             return Sagas(self._gateway)
         # Imported here: who does not trace need not have it, nor wait for it.
@@ -390,6 +396,7 @@ def connect(
     Raises, when opened:
         DataFolderError: If the folder cannot be used.
         EngineUnavailableError: If Ray or the engine does not start.
+        ParticipantNotServedError: If an engine runs already, without one of `participants`.
     """
     return Connection(
         traces=traces,

@@ -27,7 +27,6 @@ from starlette.types import ASGIApp
 from raysaga.actors.archive import Archive
 from raysaga.actors.log import configure_log
 from raysaga.actors.shells.serving import deployment_of
-from raysaga.api.cli_engine import served_otherwise
 from raysaga.api.cli_values import load_definition, load_participants
 from raysaga.api.client import connect
 from raysaga.api.defaults import DATA_FOLDER
@@ -35,6 +34,7 @@ from raysaga.api.http.access import TOKENS_NAME, load_tokens
 from raysaga.api.http.app import serving
 from raysaga.api.http.edge import WithoutOverrides
 from raysaga.api.http.lifespan import Opened
+from raysaga.api.served import served_otherwise
 from raysaga.console.command import no_token
 from raysaga.console.pages import console_router
 from raysaga.statemachines.order import order_saga
@@ -96,7 +96,7 @@ async def _open(
         with Archive.open(data) as archive:
             folder = archive.folder
             configure_log(folder.log_path / "http.jsonl", "info", journal_uuid=folder.uuid)
-            for sentence in await served_otherwise(sagas, participants):
+            for sentence in await served_otherwise(sagas.gateway.engine, participants):
                 _log.warning("participant_otherwise", told=sentence)
             async with serving(
                 sagas,

@@ -99,6 +99,9 @@ if TYPE_CHECKING:
         ParkedError as ParkedError,
     )
     from raysaga.api.errors import (
+        ParticipantNotServedError as ParticipantNotServedError,
+    )
+    from raysaga.api.errors import (
         PaymentDeclinedError as PaymentDeclinedError,
     )
     from raysaga.api.errors import (
@@ -182,6 +185,7 @@ _HOMES = {
         "InsufficientStockError",
         "NotCompletedError",
         "ParkedError",
+        "ParticipantNotServedError",
         "PaymentDeclinedError",
         "RolledBackError",
         "ServiceUnavailableError",

@@ -55,7 +55,9 @@ class SagaShell:
         if running is None:
             return Answer.NOT_PARKED
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        stay.over.clear()
+        if running.saga.is_parked:
+            # It may go on; one that is over stays so, whoever comes to wait for its end.
+            stay.over.clear()
         stay.host.give(running, ORDERS[operation](by, note), answer.set_result)
         return await answer
 

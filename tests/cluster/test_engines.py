@@ -70,6 +70,23 @@ def test_a_participant_that_cannot_be_made_is_told_to_who_would_start_the_engine
         assert len(sagas.stats()) == 1
 
 
+def test_a_client_that_names_a_participant_which_the_engine_lacks_is_told_so(
+    tmp_path: Path,
+) -> None:
+    """Participants count when an engine starts; else a saga of his would wait for ever."""
+    folder = tmp_path / "data"
+    with connect_blocking(folder) as sagas:
+        late = connect_blocking(folder, participants={"depot": "troubled_services:serve_depot"})
+        with pytest.raises(raysaga.ParticipantNotServedError) as caught:
+            late.__enter__()
+        assert caught.value.participants == ["depot"]
+        assert {"inventory", "payment", "shipping", "notification"} <= set(caught.value.served)
+        # Who names those that are served joins them, and the first goes on.
+        with connect_blocking(folder, participants=dict.fromkeys(SERVICES, TROUBLED)) as other:
+            assert len(other.stats()) == 1
+        assert len(sagas.stats()) == 1
+
+
 NO_INIT = """
 import ctypes, os, signal, subprocess, sys
 import psutil
