@@ -7,10 +7,14 @@ otherwise find out when a saga waits for them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from raysaga.actors.brokers.address import without_password
-from raysaga.actors.gateway import Engine
 from raysaga.api.errors import ParticipantNotServedError
+
+if TYPE_CHECKING:
+    # It brings Ray, which commands that only read do without.
+    from raysaga.actors.gateway import Engine
 
 
 async def served_otherwise(engine: Engine, asked: Mapping[str, str]) -> list[str]:
