@@ -229,7 +229,8 @@ class SagaHost:
     ) -> None:
         saga = running.saga
         running.looks = 0
-        events, commands, durable_first, answer = decide(saga, given, self.clock.now_ms())
+        decision = decide(saga, given, self.clock.now_ms())
+        events, commands, answer = decision.events, decision.commands, decision.answer
         for event in events:
             evolve(saga, event)
         if events:
@@ -241,7 +242,7 @@ class SagaHost:
             if due_at_ms is not None:
                 self._timers.set(saga.saga_id, due_at_ms)
         ends = bool(events) and type(events[-1]) in ENDS
-        if durable_first or (running.birth is not None and self._must_wait(saga)):
+        if decision.durable_first or (running.birth is not None and self._must_wait(saga)):
             running.barrier = True
             self._write(
                 running, lambda: self._durable(running, commands, told, answer, ends), refused

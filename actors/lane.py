@@ -26,6 +26,7 @@ from typing import Any
 from raysaga.actors.clock import Clock
 from raysaga.actors.settings import EngineSettings
 from raysaga.actors.wire import BATCH_BYTES_MAX, pack_message, unpack_messages
+from raysaga.statemachines.structure import Structure
 
 BATCH_SHARES = 2
 """Batches into which a lane divides what is under way. All of it in one would go round in step:
@@ -37,7 +38,7 @@ SHARE_ITEMS_MIN = 32
 _numbers = itertools.count(1)
 """Of exchanges, growing over all lanes of a process: a sender's name is of one process."""
 
-Message = Sequence[Any]
+Message = Sequence[Any] | Structure
 """Plain data; what it means is between the two ends."""
 
 

@@ -36,7 +36,7 @@ JOURNAL, LOG, BOTH = "journal", "log", "both"
 """Where a row was found."""
 
 _EVENT_NAMES = frozenset(
-    event_name(cls._make([None] * len(cls._fields))) for cls in EVENT_TYPES.values()
+    event_name(cls._make([None] * len(cls.__struct_fields__))) for cls in EVENT_TYPES.values()
 )
 _OF_THE_LINE = frozenset({"event", "timestamp", "level", "saga_id", "trace_id"})
 _WHERE = ("level", "shard", "pid", "epoch", "participant")

@@ -76,10 +76,10 @@ def event_facts(definition: SagaDefinition, event: Event, *, with_payloads: bool
 
 def log_events(log: Any, saga: Saga, events: Iterable[Event]) -> None:
     """Write one line for each event, at its level."""
+    is_for_debugging = log.is_enabled_for(10)
     for event in events:
         level = _LEVELS.get(type(event), "debug")
-        write = getattr(log, level)
-        if level == "debug" and not log.is_enabled_for(10):
+        if level == "debug" and not is_for_debugging:
             continue
         facts = event_facts(saga.definition, event, with_payloads=False)
         facts.pop("at_ms", None)
@@ -89,7 +89,7 @@ def log_events(log: Any, saga: Saga, events: Iterable[Event]) -> None:
             facts["duration_ms"] = event.at_ms - saga.steps[event.step].called_at_ms
         elif isinstance(event, SagaCompleted | SagaCompensated | SagaParked):
             facts["duration_ms"] = event.at_ms - saga.accepted_at_ms
-        write(event_name(event), saga_id=saga.saga_id, **facts)
+        getattr(log, level)(event_name(event), saga_id=saga.saga_id, **facts)
 
 
 def history_rows(

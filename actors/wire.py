@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from raysaga.statemachines.errors import ValidationError
+from raysaga.statemachines.structure import Structure, pack_structures
 
 BATCH_BYTES_MAX = 8 << 20
 """Largest batch that is taken; a larger one is refused before it is read."""
@@ -29,8 +30,10 @@ def pack_message(message: Any) -> bytes:
         ValidationError: If it is no plain data, or too large.
     """
     try:
-        packed: bytes = _pack(message)
-    except (TypeError, ValueError, OverflowError) as error:
+        packed: bytes = (
+            pack_structures(message) if isinstance(message, Structure) else _pack(message)
+        )
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError(f"the message cannot be sent: {error}") from error
     if len(packed) > MESSAGE_BYTES_MAX:
         raise ValidationError(f"the message is {len(packed)} bytes, over {MESSAGE_BYTES_MAX}")

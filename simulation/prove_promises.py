@@ -104,7 +104,7 @@ class Promises:
     ) -> None:
         """Judge what was decided, of a saga that has not been moved by it yet."""
         called = {(e.step, e.undo, e.attempt) for e in decision.events if isinstance(e, StepCalled)}
-        sent = {tuple(c) for c in decision.commands if isinstance(c, CallStep)}
+        sent = {(c.step, c.undo, c.attempt) for c in decision.commands if isinstance(c, CallStep)}
         _require(called == sent, "total", f"{sent} is sent, and {called} recorded")
         if before is None:
             return

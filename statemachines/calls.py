@@ -1,7 +1,5 @@
 """What a host and a participant say to each other: calls, questions and replies.
 
-These are named tuples and not data classes because they cross processes by the
-million: msgpack packs them as arrays as they are, and making one costs a third.
 The order of the fields is the wire format; a new field goes last, with a default.
 """
 
@@ -9,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any
+
+from raysaga.statemachines.structure import Structure
 
 
 class Outcome(IntEnum):
@@ -38,7 +38,7 @@ ACTION, COMPENSATION, QUESTION, RELEASE = 0, 1, 2, 3
 """Verbs of a call: do, undo, tell what you hold, forget (the saga is over)."""
 
 
-class StepCall(NamedTuple):
+class StepCall(Structure, frozen=True):
     """One attempt of one call to one participant.
 
     Attributes:
@@ -70,7 +70,7 @@ class StepCall(NamedTuple):
     timeout_ms: int
 
 
-class StepReply(NamedTuple):
+class StepReply(Structure, frozen=True):
     """The answer to one attempt.
 
     Attributes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
 from raysaga.statemachines.events import Event
+from raysaga.statemachines.structure import Structure
 
 
-class CallStep(NamedTuple):
+class CallStep(Structure, frozen=True):
     """Send one attempt of a step's action, or of its compensation."""
 
     step: int
@@ -16,7 +16,7 @@ class CallStep(NamedTuple):
     attempt: int
 
 
-class AskLedgers(NamedTuple):
+class AskLedgers(Structure, frozen=True):
     """Ask the participant of every step what it holds under the step's key."""
 
 
@@ -40,7 +40,7 @@ class Answer(StrEnum):
     """The journal was restored, and its participants have not all been heard yet; ask again."""
 
 
-class Decision(NamedTuple):
+class Decision(Structure, frozen=True):
     """The outcome of deciding.
 
     Attributes:

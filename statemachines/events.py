@@ -1,18 +1,19 @@
 """What has happened to a saga: the only thing that a journal stores.
 
-Events are named tuples for the reason given in `calls`; `EVENT_TYPES` gives
-each type the number that stands for it on disk. Never reuse a tag or reorder fields: a new
-field goes last, with a default, so that old records can still be read.
+The `tag` of a type is the number that stands for it on disk. Never reuse a tag or reorder
+fields: a new field goes last, with a default, so that old records can still be read.
 Steps are named by their index in the definition, which the journal keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, get_args
+
+from raysaga.statemachines.structure import Structure
 
 
-class Accepted(NamedTuple):
+class Accepted(Structure, frozen=True, tag=1):
     """The saga exists: its input, its recipe, who owns it, when it must turn back."""
 
     definition_name: str
@@ -25,7 +26,7 @@ class Accepted(NamedTuple):
     deadline_at_ms: int | None
 
 
-class StepCalled(NamedTuple):
+class StepCalled(Structure, frozen=True, tag=2):
     """An attempt was sent; `undo` tells which of the step's two calls."""
 
     step: int
@@ -34,7 +35,7 @@ class StepCalled(NamedTuple):
     at_ms: int
 
 
-class StepSucceeded(NamedTuple):
+class StepSucceeded(Structure, frozen=True, tag=3):
     """The action took effect, with this result."""
 
     step: int
@@ -43,7 +44,7 @@ class StepSucceeded(NamedTuple):
     result: Mapping[str, Any] | None
 
 
-class StepRefused(NamedTuple):
+class StepRefused(Structure, frozen=True, tag=4):
     """The participant refused the action for certain, and will for ever."""
 
     step: int
@@ -53,7 +54,7 @@ class StepRefused(NamedTuple):
     message: str
 
 
-class AttemptFailed(NamedTuple):
+class AttemptFailed(Structure, frozen=True, tag=5):
     """An attempt ended without an answer to build on.
 
     `retry_at_ms` is None when the policy gives up.
@@ -68,7 +69,7 @@ class AttemptFailed(NamedTuple):
     retry_at_ms: int | None
 
 
-class StepUndone(NamedTuple):
+class StepUndone(Structure, frozen=True, tag=6):
     """The compensation was done, or there was nothing to undo and never will be."""
 
     step: int
@@ -77,7 +78,7 @@ class StepUndone(NamedTuple):
     result: Mapping[str, Any] | None
 
 
-class StepSkipped(NamedTuple):
+class StepSkipped(Structure, frozen=True, tag=7):
     """The saga goes on without the step, or without its undo.
 
     `by` is an operator's name, or empty for a best-effort step.
@@ -90,13 +91,13 @@ class StepSkipped(NamedTuple):
     note: str
 
 
-class GoGiven(NamedTuple):
+class GoGiven(Structure, frozen=True, tag=8):
     """The point of no return: a step without an undo is next."""
 
     at_ms: int
 
 
-class CompensationStarted(NamedTuple):
+class CompensationStarted(Structure, frozen=True, tag=9):
     """The direction is latched backward.
 
     `undo` lists, in the order of the definition, every step that could have been sent.
@@ -110,20 +111,20 @@ class CompensationStarted(NamedTuple):
     by: str
 
 
-class SagaCompleted(NamedTuple):
+class SagaCompleted(Structure, frozen=True, tag=10):
     """Done."""
 
     at_ms: int
 
 
-class SagaCompensated(NamedTuple):
+class SagaCompensated(Structure, frozen=True, tag=11):
     """Undone; `remaining` lists the steps whose effect an operator let stand."""
 
     at_ms: int
     remaining: tuple[int, ...]
 
 
-class SagaParked(NamedTuple):
+class SagaParked(Structure, frozen=True, tag=12):
     """Needs a person. `net_effect` lists the steps whose effect stands, or may stand."""
 
     at_ms: int
@@ -133,7 +134,7 @@ class SagaParked(NamedTuple):
     net_effect: tuple[int, ...]
 
 
-class SagaResumed(NamedTuple):
+class SagaResumed(Structure, frozen=True, tag=13):
     """An operator sent a parked saga on, in the direction that it faces."""
 
     at_ms: int
@@ -141,7 +142,7 @@ class SagaResumed(NamedTuple):
     note: str
 
 
-class Recovered(NamedTuple):
+class Recovered(Structure, frozen=True, tag=14):
     """A host has taken the saga up again, for the n-th time since it last made progress.
 
     `restored` tells that the journal came from a backup: from here on nothing is
@@ -154,7 +155,7 @@ class Recovered(NamedTuple):
     restored: bool = False
 
 
-class LedgersAsked(NamedTuple):
+class LedgersAsked(Structure, frozen=True, tag=15):
     """After a restore: what each participant's ledger holds, by step."""
 
     at_ms: int
@@ -180,24 +181,5 @@ Event = (
     | LedgersAsked
 )
 
-EVENT_TYPES: Mapping[int, type[Any]] = {
-    1: Accepted,
-    2: StepCalled,
-    3: StepSucceeded,
-    4: StepRefused,
-    5: AttemptFailed,
-    6: StepUndone,
-    7: StepSkipped,
-    8: GoGiven,
-    9: CompensationStarted,
-    10: SagaCompleted,
-    11: SagaCompensated,
-    12: SagaParked,
-    13: SagaResumed,
-    14: Recovered,
-    15: LedgersAsked,
-}
+EVENT_TYPES: Mapping[int, type[Any]] = {cls.__struct_config__.tag: cls for cls in get_args(Event)}
 """Tag on disk to type of event."""
-
-EVENT_TAGS: Mapping[type[Any], int] = {cls: tag for tag, cls in EVENT_TYPES.items()}
-"""Type of event to its tag on disk."""

@@ -7,10 +7,12 @@ that deciding stays a pure function.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from raysaga.statemachines.structure import Structure
 
 
-class Submitted(NamedTuple):
+class Submitted(Structure, frozen=True):
     """A caller asked for the saga; the first input of each."""
 
     key: str
@@ -20,7 +22,7 @@ class Submitted(NamedTuple):
     deadline_at_ms: int | None
 
 
-class StepAnswered(NamedTuple):
+class StepAnswered(Structure, frozen=True):
     """An attempt ended: with an answer, or with none in time.
 
     Attributes:
@@ -48,39 +50,39 @@ class StepAnswered(NamedTuple):
     jitter: float
 
 
-class TimeReached(NamedTuple):
+class TimeReached(Structure, frozen=True):
     """A timer of the saga is due: a retry, or the deadline."""
 
 
-class CancelRequested(NamedTuple):
+class CancelRequested(Structure, frozen=True):
     """A caller wants the saga undone."""
 
     by: str
     note: str
 
 
-class RetryOrdered(NamedTuple):
+class RetryOrdered(Structure, frozen=True):
     """An operator sends a parked saga on, the way it faces."""
 
     by: str
     note: str
 
 
-class SkipOrdered(NamedTuple):
+class SkipOrdered(Structure, frozen=True):
     """An operator lets a parked saga go on without the steps that hold it."""
 
     by: str
     note: str
 
 
-class CompensationForced(NamedTuple):
+class CompensationForced(Structure, frozen=True):
     """An operator turns a saga back that has not passed the point of no return."""
 
     by: str
     note: str
 
 
-class HostRestarted(NamedTuple):
+class HostRestarted(Structure, frozen=True):
     """A new owner has read the saga from the journal.
 
     Attributes:
@@ -94,7 +96,7 @@ class HostRestarted(NamedTuple):
     recoveries_max: int
 
 
-class LedgersAnswered(NamedTuple):
+class LedgersAnswered(Structure, frozen=True):
     """Every participant has said what it holds, step by step of the definition."""
 
     statuses: Sequence[str]

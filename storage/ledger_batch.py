@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from raysaga.statemachines.calls import (
     Code,
@@ -24,6 +24,8 @@ from raysaga.statemachines.calls import (
     StepReply,
     reply_to,
 )
+from raysaga.statemachines.ids import StepKey
+from raysaga.statemachines.structure import Structure
 from raysaga.storage.effects import CodeKind, Effects, Operation, Refusal, TryLater
 from raysaga.storage.ledger_row import (
     SEQ,
@@ -35,7 +37,6 @@ from raysaga.storage.ledger_row import (
     encode_epoch,
     encode_row,
     fingerprint_of,
-    step_key,
 )
 from raysaga.storage.lmdb_environment import WriteTransaction
 from raysaga.storage.staged_effects import StagedEffects, write_staged
@@ -57,7 +58,7 @@ class Intent(IntEnum):
     """Store a provider's final answer to the action; `Prepared.context` is a `Resolution`."""
 
 
-class Resolution(NamedTuple):
+class Resolution(Structure, frozen=True):
     """A provider's final answer to the action, or that there will never be one.
 
     Attributes:
@@ -74,7 +75,7 @@ class Resolution(NamedTuple):
     message: str = ""
 
 
-class Prepared(NamedTuple):
+class Prepared(Structure, frozen=True):
     """A call with what its handler is to be given.
 
     Attributes:
@@ -187,14 +188,15 @@ class LedgerBatch:
         self._rows[raw] = row
         return row
 
-    def new_row(self, call: StepCall, raw: bytes, status: LedgerStatus) -> LedgerRow:
+    def new_row(self, call: StepCall, status: LedgerStatus) -> LedgerRow:
         """Return the row that `call` would make.
 
         Raises:
-            TypeError: If the request is not plain data; like ValueError and OverflowError.
+            TypeError: If the request is not plain data; like ValueError, OverflowError and
+                RecursionError.
         """
         return LedgerRow(
-            step_key(raw),
+            StepKey(call.journal_uuid, call.saga_id, call.step),
             status,
             call.operation,
             fingerprint_of(call.request),

@@ -8,17 +8,20 @@ and parts of a key that hold a slash, since a slash separates them on disk.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from hashlib import blake2b
+from typing import Any, Final
 
 import msgpack
+import msgspec
+from msgspec.structs import astuple
 
 from raysaga.statemachines.calls import LedgerStatus
 from raysaga.statemachines.ids import StepKey
+from raysaga.statemachines.structure import Structure
 from raysaga.storage.errors import RecordCorruptError
 
 KEY_BYTES_MAX = 500
@@ -45,7 +48,7 @@ _STATUS_CODES = {
 _STATUSES = {code: status for status, code in _STATUS_CODES.items()}
 
 
-class LedgerRow(NamedTuple):
+class LedgerRow(Structure, frozen=True):
     """What a participant remembers of one step.
 
     Attributes:
@@ -101,7 +104,7 @@ class EffectKind(StrEnum):
     REFUSED = "refused"
 
 
-class EffectEntry(NamedTuple):
+class EffectEntry(Structure, frozen=True):
     """One line of the append-only effect log: what an auditor believes.
 
     Attributes:
@@ -142,7 +145,20 @@ def fingerprint_of(request: Mapping[str, Any]) -> bytes:
     Raises:
         TypeError: If the request holds what msgpack cannot.
     """
-    return hashlib.blake2b(msgpack.packb(_ordered(request)), digest_size=12).digest()
+    return blake2b(_sorted(request), digest_size=12).digest()
+
+
+_sorted: Final = msgspec.msgpack.Encoder(order="sorted").encode
+_pack: Final = msgpack.Packer(autoreset=True).pack
+
+
+def earlier_fingerprint_of(request: Mapping[str, Any]) -> bytes:
+    """Return the hash that rows have which were written by the first builds.
+
+    Raises:
+        TypeError: If the request holds what msgpack cannot.
+    """
+    return blake2b(msgpack.packb(_ordered(request)), digest_size=12).digest()
 
 
 def _ordered(value: Any) -> Any:
@@ -162,7 +178,8 @@ def encode_row(raw: bytes, row: LedgerRow) -> bytes:
         OverflowError: If it holds an integer beyond 64 bits.
         ValueError: If it is nested too deeply.
     """
-    body: bytes = msgpack.packb((_STATUS_CODES[row.status], *row[2:]))
+    # The key is what it lies under, and the status has a number.
+    body: bytes = _pack((_STATUS_CODES[row.status], *astuple(row)[2:]))
     return _HEAD.pack(VERSION, zlib.crc32(body, zlib.crc32(raw))) + body
 
 
@@ -178,7 +195,7 @@ def decode_row(raw: bytes, data: bytes) -> LedgerRow:
 
 def encode_effect(seq: int, raw: bytes, rest: tuple[str, str, int, int, Any]) -> bytes:
     """Return a line of the log; `rest` is kind, operation, epoch, instant, summary."""
-    body: bytes = msgpack.packb((raw, *rest))
+    body: bytes = _pack((raw, *rest))
     return _HEAD.pack(VERSION, zlib.crc32(body, zlib.crc32(SEQ.pack(seq)))) + body
 
 

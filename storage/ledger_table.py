@@ -34,7 +34,13 @@ from raysaga.statemachines.calls import (
 from raysaga.storage.effects import Effects, Operation, Refusal
 from raysaga.storage.errors import RecordCorruptError
 from raysaga.storage.ledger_batch import Intent, LedgerBatch, Prepared, Resolution, not_now
-from raysaga.storage.ledger_row import EffectKind, LedgerRow, fingerprint_of, raw_key
+from raysaga.storage.ledger_row import (
+    EffectKind,
+    LedgerRow,
+    earlier_fingerprint_of,
+    fingerprint_of,
+    raw_key,
+)
 
 _NUMBER_MAX = 2**62
 _SCOPE_BYTES_MAX = 400
@@ -86,11 +92,12 @@ def _flaw(call: StepCall, row: LedgerRow | None) -> str | None:
         return "an action carries an expiry, or its row could never be forgotten"
     if row is None:
         return None
+    request, known = call.request, row.fingerprint
     try:
-        fingerprint = fingerprint_of(call.request)
-    except (TypeError, ValueError, OverflowError) as error:
+        is_same = fingerprint_of(request) == known or earlier_fingerprint_of(request) == known
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return f"the request is not plain data: {error}"
-    if fingerprint != row.fingerprint:
+    if not is_same:
         return "the key was used with another request"
     is_repeated = call.verb == ACTION and row.status is not LedgerStatus.TOMBSTONE
     if is_repeated and call.operation != row.operation:
@@ -109,8 +116,8 @@ def _begin(batch: LedgerBatch, prepared: Prepared, raw: bytes) -> StepReply:
     if operation is None:
         return _no_operation(call)
     try:
-        row = batch.new_row(call, raw, LedgerStatus.APPLIED)
-    except (TypeError, ValueError, OverflowError) as error:
+        row = batch.new_row(call, LedgerStatus.APPLIED)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return not_now(call, Code.INVALID_REQUEST, f"the request is not plain data: {error}")
     if prepared.intent is not Intent.PERFORM:
         return _mark(batch, call, raw, row)
@@ -149,8 +156,8 @@ def _bury(batch: LedgerBatch, prepared: Prepared, raw: bytes) -> StepReply:
     """Store a tombstone, so that the action can never take effect (dtm's empty compensation)."""
     call = prepared.call
     try:
-        row = batch.new_row(call, raw, LedgerStatus.TOMBSTONE)
-    except (TypeError, ValueError, OverflowError) as error:
+        row = batch.new_row(call, LedgerStatus.TOMBSTONE)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return not_now(call, Code.INVALID_REQUEST, f"the request is not plain data: {error}")
     row = row._replace(undo_answer={})
     batch.store_effect(raw, row, call, EffectKind.TOMBSTONE, None)

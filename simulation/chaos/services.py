@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import astuple
+
 from raysaga.actors.services.behaviour import CALM, SeededBehaviour
 from raysaga.actors.services.serve import serve as serve_calm
 from raysaga.actors.services.service import Service
@@ -80,7 +82,7 @@ class Watched(SeededBehaviour):
             ],
         )
         if zlib.crc32(call.saga_id.encode()) % WHOLE_EVERY == 0:
-            _note(self._whole, list(call))
+            _note(self._whole, list(astuple(call)))
         trouble = self._met(call)
         match trouble.get("mode"):
             case "hang":

@@ -33,7 +33,7 @@ SAMPLE: dict[str, Any] = {
 def sample_events() -> Iterator[Any]:
     """Yield one event of each type."""
     for cls in EVENT_TYPES.values():
-        fields = {name: SAMPLE.get(name, 1) for name in cls._fields}
+        fields = {name: SAMPLE.get(name, 1) for name in cls.__struct_fields__}
         if cls.__name__ == "CompensationStarted":
             fields["undo"] = (0, 1)
         yield cls(**fields)
@@ -45,7 +45,7 @@ def test_no_payload_is_told_unless_it_is_asked_for(event: Any) -> None:
     assert "secret" not in str(told)
     whole = event_facts(order_saga, event, with_payloads=True)
     assert ("secret" in str(whole)) == any(
-        name in SAMPLE and "secret" in str(SAMPLE[name]) for name in event._fields
+        name in SAMPLE and "secret" in str(SAMPLE[name]) for name in event.__struct_fields__
     )
 
 

@@ -89,7 +89,7 @@ class Promises:
         """Judge a decision before it changes the saga."""
         saga = host.saga
         called = {(e.step, e.undo, e.attempt) for e in decision.events if isinstance(e, StepCalled)}
-        sent = {tuple(c) for c in decision.commands if isinstance(c, CallStep)}
+        sent = {(c.step, c.undo, c.attempt) for c in decision.commands if isinstance(c, CallStep)}
         require(called == sent, f"what is sent is recorded, and the reverse: {decision}")
         waits = decision.durable_first and not decision.events
         require(not waits, f"{decision} waits for the disk, and there is nothing to write")

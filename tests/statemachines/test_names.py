@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from msgspec.structs import astuple
 
 from raysaga.statemachines.calls import ACTION, Outcome, StepCall, reply_to
 from raysaga.statemachines.errors import DefinitionError, SagaError, ValidationError
 from raysaga.statemachines.ids import StepKey, is_key, saga_id_of
+from raysaga.statemachines.inputs import CompensationForced, RetryOrdered, SkipOrdered
 
 
 @pytest.mark.parametrize("text", ["a", "A-1", "a.b_c:d", "x" * 100])
@@ -58,9 +60,10 @@ def test_an_error_survives_pickling_with_its_facts(error: SagaError, sentence: s
 def test_a_reply_echoes_what_identifies_its_call() -> None:
     call = StepCall(7, ACTION, "uuid", "order:1", "pay", "charge", {}, "scope", 3, 2, 99, 100)
     reply = reply_to(call, Outcome.REFUSED, code="NO", message="no", stored=True, duplicate=True)
-    assert reply[:6] == (7, ACTION, "order:1", "pay", 3, 2)
+    assert astuple(reply)[:6] == (7, ACTION, "order:1", "pay", 3, 2)
     assert (reply.outcome, reply.code, reply.stored, reply.duplicate) == (2, "NO", True, True)
-    assert reply_to(call, Outcome.SUCCEEDED, result={"a": 1}, retry_after_ms=5)[7:] == (
+    given = reply_to(call, Outcome.SUCCEEDED, result={"a": 1}, retry_after_ms=5)
+    assert astuple(given)[7:] == (
         {"a": 1},
         "",
         "",
@@ -68,3 +71,9 @@ def test_a_reply_echoes_what_identifies_its_call() -> None:
         5,
         False,
     )
+
+
+def test_inputs_of_different_kinds_are_different_whatever_they_hold() -> None:
+    """Who remembers by what was given must not take one order of an operator for another."""
+    orders = [kind("operator", "note") for kind in (RetryOrdered, SkipOrdered, CompensationForced)]
+    assert len(set(orders)) == len(orders)

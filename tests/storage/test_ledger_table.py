@@ -16,8 +16,8 @@ from raysaga.statemachines.calls import (
     LedgerStatus,
     Outcome,
 )
-from raysaga.storage.ledger_batch import Intent, Prepared, Resolution
-from raysaga.storage.ledger_row import EffectKind
+from raysaga.storage.ledger_batch import ROWS, Intent, Prepared, Resolution
+from raysaga.storage.ledger_row import EffectKind, encode_row
 
 from .ledger_desk import NOW_MS, SCOPE, Desk, make_call
 
@@ -174,6 +174,25 @@ def test_a_key_that_comes_back_with_another_request_is_never_applied(
     reply = desk.ask(make_call(verb, request={"sku": "tea", "quantity": 3}))
     assert (reply.outcome, reply.code, reply.stored) == (DUNNO, "INVALID_REQUEST", False)
     assert desk.row() == before
+
+
+@pytest.mark.parametrize("verb", [ACTION, COMPENSATION], ids=VERBS.get)
+def test_the_rows_of_the_first_builds_are_known_by_their_fingerprints(
+    desk: Desk, verb: int
+) -> None:
+    """Method: the fingerprint was computed once, by such a build; never compute it again."""
+    desk.bring_to(APPLIED)
+    row = desk.row()
+    assert row is not None
+    old = row._replace(fingerprint=bytes.fromhex("5d53a531f9eae15a6fadb05f"))
+    assert old != row
+    raw = str(row.key).encode()
+    desk.ledger.environment.write(lambda txn: txn.put(ROWS, raw, encode_row(raw, old)))
+    reply = desk.ask(make_call(verb))
+    assert (reply.outcome, reply.stored) == (OK, True)
+    assert (desk.effects("done"), desk.effects("undone")) == (1, int(verb == COMPENSATION))
+    other = desk.ask(make_call(verb, request={"sku": "tea", "quantity": 3}))
+    assert (other.outcome, other.code) == (DUNNO, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
