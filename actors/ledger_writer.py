@@ -2,8 +2,8 @@
 
 What queues while a batch is being committed goes in the next one; there is no
 timer and no added latency when idle. Replies come back in the event loop, only
-after the commit. A call that is alone is committed in the event loop: the way to
-the thread and back would take it longer, and nothing else is there to be held up.
+after the commit. Where the disk is quick, a batch is committed in the event loop: the
+thread would fight with it for the interpreter's lock, and take longer.
 
 Guarantees: calls reach the ledger in the order in which they were put; nobody
 is answered from a batch whose commit failed.
@@ -31,9 +31,6 @@ T = TypeVar("T")
 Done = Callable[[StepReply], None]
 
 _SMOOTHING = 0.1
-
-ALONE = 1
-"""Calls of a batch that is not worth the way to the thread; with 16 it is the same (measured)."""
 
 
 class LedgerWriter:
@@ -118,7 +115,7 @@ class LedgerWriter:
         self._is_writing = True
         started_at_ms = self._clock.monotonic_ms()
         calls = [prepared for prepared, _ in batch]
-        if self._executor is None or (len(batch) <= ALONE and not self._runs):
+        if self._executor is None or self._is_quicker_here():
             written: Future[list[StepReply]] = Future()
             try:
                 written.set_result(self._ledger.handle(calls))
@@ -130,6 +127,9 @@ class LedgerWriter:
             self._executor, self._ledger.handle, calls
         )
         future.add_done_callback(lambda done: self._written(done, batch, started_at_ms))
+
+    def _is_quicker_here(self) -> bool:
+        return self._ledger.environment.flushes_quickly and not self._runs
 
     def _written(
         self,
@@ -150,7 +150,7 @@ class LedgerWriter:
         self.ms_per_call += (taken_ms - self.ms_per_call) * _SMOOTHING
         self.batch_count += 1
         self.call_count += len(batch)
-        if self._executor is not None and len(self._queue) > ALONE:
+        if self._queue and self._executor is not None and not self._is_quicker_here():
             # Begun first: the thread works while the replies are given.
             self._start()
         for (_, done), reply in zip(batch, written.result(), strict=True):

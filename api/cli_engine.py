@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
+from raysaga.actors.collector import spare_collections
 from raysaga.actors.errors import EngineUnavailableError
 from raysaga.api.cli_terminal import Terminal
 from raysaga.api.served import served_otherwise
@@ -68,6 +69,7 @@ async def open_sagas(
             except (ConnectionError, TimeoutError, RuntimeError) as error:
                 # Ray's own; a second try can succeed.
                 raise EngineUnavailableError(f"Ray does not start: {error}") from error
+        spare_collections()
         try:
             for sentence in await served_otherwise(sagas.gateway.engine, participants or {}):
                 terminal.note(f"warning: {sentence}")

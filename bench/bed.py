@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysaga.actors.collector import spare_collections
 from raysaga.actors.settings import EngineSettings
 from raysaga.api.client import Sagas, connect
 from raysaga.bench.meter import Meter
@@ -105,4 +106,5 @@ async def open_bed(
             pids = await sagas.gateway.engine.pids()
             names = {pid: actor.split("/", 1)[1] for actor, pid in pids.items()}
             names = {pid: name.removeprefix("participant/") for pid, name in names.items()}
+            spare_collections()
             yield Bed(sagas=sagas, folder=folder, meter=Meter(names))

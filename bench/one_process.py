@@ -48,8 +48,8 @@ class _Engine:
         self._folder = folder
         self._landings: dict[str, Landing] = {}
         self._servers: list[ParticipantServer] = []
-        self._commit = CommitThread("commit")
         self._journal = folder.open_journal(0)
+        self._commit = CommitThread("commit", self._journal.environment)
         self._host = SagaHost(
             journal=self._journal,
             scope=shard_scope(folder.uuid, 0),
@@ -58,7 +58,7 @@ class _Engine:
             clock=SystemClock(),
             settings=settings,
             chance=random.Random(),
-            run_blocking=self._commit,
+            run_blocking=self._commit.commit,
             fatal=exit_fatally,
         )
         self._desk = Desk(self._host, launcher=None, stats=self.stats)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +56,11 @@ LOCK_FILE_BYTES = READERS_MAX * 64 + 4_096
 BALLAST_BYTES_MAX = 32 << 20
 """Largest ballast, whatever the reserve of the map: it takes its place on the disk at once, and
 20,000 sagas in flight need about 1 KiB each to finish."""
+
+FLUSH_QUICK_MS = 10.0
+"""A flush below this keeps an event loop less than a thread beside it would (measured)."""
+
+_SMOOTHING = 0.1
 
 _open_paths: set[tuple[int, str]] = set()
 _open_paths_lock = threading.Lock()
@@ -96,6 +102,7 @@ class Environment:
         commits: Flushes waited for since it was opened.
         bytes_written: Keys and values put by those commits; not what LMDB made of them,
             which is whole pages.
+        flush_ms: How long commits have waited for the disk lately, smoothed.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class Environment:
         self.read_only = read_only
         self.commits = 0
         self.bytes_written = 0
+        self.flush_ms = 0.0
         self._env = env
         self._tables = tables
         self._cap = map_bytes_max
@@ -206,6 +214,15 @@ class Environment:
                 except lmdb.Error as error:
                     raise self._failed(error) from error
 
+    @property
+    def flushes_quickly(self) -> bool:
+        """Whether a commit is over sooner in the caller's thread than in one of its own.
+
+        The driver gives up the interpreter's lock at every row that it reads or deletes. Beside a
+        busy loop a commit of 140 records took 20 ms in a thread, and 3 ms in the loop (measured).
+        """
+        return self.flush_ms < FLUSH_QUICK_MS
+
     def read(self) -> View:
         """Give a consistent view of what is committed. Keep it short, and never write inside.
 
@@ -282,15 +299,20 @@ class Environment:
             except BaseException:
                 txn.abort()
                 raise
+            began_s = time.perf_counter()
             txn.commit()
+            self._note_flush(transaction, (time.perf_counter() - began_s) * 1_000)
         except lmdb.Error as error:
             if self._means_no_space(error) and self._is_void(txn_id):
                 raise _NoSpaceError from error
             raise
+        return result
+
+    def _note_flush(self, transaction: WriteTransaction, taken_ms: float) -> None:
         if transaction.changed:
             self.commits += 1
             self.bytes_written += transaction.bytes_put
-        return result
+            self.flush_ms += (taken_ms - self.flush_ms) * _SMOOTHING
 
     def _means_no_space(self, error: Any) -> bool:
         """Return whether the disk is full.

@@ -26,6 +26,7 @@ from raysaga.actors.shells.wires import ActorWire
 from raysaga.statemachines.ids import Scope
 from raysaga.storage.data_folder import DataFolder
 from raysaga.storage.journal import Journal
+from raysaga.storage.lmdb_journal import LmdbJournal
 
 
 def begin_process(plan: EnginePlan, log_name: str, **facts: Any) -> DataFolder:
@@ -59,7 +60,7 @@ def configure_process_log(
     )
 
 
-def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> Journal:
+def open_shard_journal(plan: EnginePlan, folder: DataFolder, shard: int) -> LmdbJournal:
     """Return the journal of `shard`, open for writing within the bounds of the plan."""
     return folder.open_journal(
         shard,
@@ -92,7 +93,7 @@ class Wires:
 
 
 def host_on(
-    plan: EnginePlan, journal: Journal, scope: Scope, run_blocking: CommitThread, wires: Wires
+    plan: EnginePlan, journal: Journal, scope: Scope, thread: CommitThread, wires: Wires
 ) -> SagaHost:
     """Return a host of the sagas of `scope`, not started yet."""
     return SagaHost(
@@ -103,6 +104,6 @@ def host_on(
         clock=SystemClock(),
         settings=plan.settings,
         chance=random.Random(),
-        run_blocking=run_blocking,
+        run_blocking=thread.commit,
         fatal=exit_fatally,
     )

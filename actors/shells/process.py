@@ -7,7 +7,6 @@ disk, stops without answering anybody: what it held in memory never happened.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import sys
@@ -15,6 +14,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
+
+from raysaga.actors.collector import spare_collections
+from raysaga.storage.lmdb_environment import Environment
 
 EXIT_FATAL = 70
 """Exit status of a process that had to stop; EX_SOFTWARE of sysexits.h."""
@@ -30,9 +32,7 @@ a commit beside a busy loop takes 10 to 30 ms, with this 2 to 4 (measured)."""
 def prepare_process() -> None:
     """Tune the interpreter for one busy loop and one committing thread."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
-    # Sagas come and go without cycles; full collections would only stall them.
-    gc.set_threshold(50_000, 50, 100)
+    spare_collections()
 
 
 def end_with_ray() -> None:
@@ -70,12 +70,40 @@ def owner_name() -> str:
 class CommitThread:
     """One thread that runs blocking calls in order; LMDB binds a write to its thread."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, environment: Environment) -> None:
+        """Make the thread's queue.
+
+        Args:
+            name: The thread's.
+            environment: Where it commits.
+        """
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._environment = environment
+        self._under_way = 0
 
     def __call__(self, call: Callable[[], Any]) -> Awaitable[Any]:
         """Run `call` in the thread."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, call)
+        self._under_way += 1
+        done = asyncio.get_running_loop().run_in_executor(self._executor, call)
+        done.add_done_callback(self._is_over)
+        return done
+
+    def commit(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Run a short `call` that ends with a flush: here if that is quicker, else in the thread.
+
+        Never beside what the thread does, for whose write it would have to wait.
+        """
+        if self._under_way or not self._environment.flushes_quickly:
+            return self(call)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            done.set_result(call())
+        except Exception as error:  # noqa: BLE001 - handed on to who waits for the call
+            done.set_exception(error)
+        return done
+
+    def _is_over(self, _done: object) -> None:
+        self._under_way -= 1
 
     def close(self) -> None:
         """Let the thread end after what it is doing."""

@@ -32,7 +32,7 @@ class SagaShell:
         self._plan = EnginePlan.model_validate(plan)
         folder = begin_process(self._plan, f"dedicated-{shard}", shard=shard)
         self._journal = open_shard_journal(self._plan, folder, shard)
-        self._commit = CommitThread("commit")
+        self._commit = CommitThread("commit", self._journal.environment)
         self._wires = Wires(self._plan)
         self._stay: _Stay | None = None
 

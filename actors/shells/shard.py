@@ -41,7 +41,7 @@ class ShardShell:
         folder = begin_process(plan, f"shard-{self._shard}", shard=self._shard)
         await take_ownership(folder.journal_path(self._shard))
         journal = open_shard_journal(plan, folder, self._shard)
-        self._run_blocking = CommitThread("commit")
+        self._run_blocking = CommitThread("commit", journal.environment)
         scope = shard_scope(journal.identity.uuid, self._shard)
         self._host = host_on(plan, journal, scope, self._run_blocking, Wires(plan))
         launcher = RayLauncher(plan, self._shard, lambda saga_id: desk.look_again(saga_id))

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysaga.actors.collector import spare_collections
 from raysaga.bench.loops import closed_loop, told
 from raysaga.bench.peers.participants import problems
 
@@ -41,6 +42,7 @@ async def drive(plan: dict[str, Any]) -> None:
     """Drive the peer that `plan` names."""
     adapter = importlib.import_module(f"raysaga.bench.peers.{plan['adapter']}.adapter")
     peer: Peer = await adapter.open_peer(Path(plan["folder"]), plan)
+    spare_collections()
     _tell("ready")
     try:
         numbers = itertools.count()

@@ -46,8 +46,8 @@ class Within:
         self._services = services
         self._landings: dict[str, Landing] = {}
         self._servers: list[ParticipantServer] = []
-        self._commit = CommitThread("commit")
         self.journal = self.folder.open_journal(0, reserve_ratio=0.0)
+        self._commit = CommitThread("commit", self.journal.environment)
         self.archive = Archive(self.folder, {0: self.journal})
         clock = SystemClock()
         self.host = SagaHost(
@@ -58,7 +58,7 @@ class Within:
             clock=clock,
             settings=settings,
             chance=random.Random(1),
-            run_blocking=self._commit,
+            run_blocking=self._commit.commit,
             fatal=self._stopped,
         )
         self.desk = Desk(

@@ -193,7 +193,7 @@ class Shop:
     async def open_host(self) -> None:
         """Start the host, on what its predecessor left."""
         self.journal = self.folder.open_journal(0)
-        self._run_blocking = CommitThread("commit")
+        self._run_blocking = CommitThread("commit", self.journal.environment)
         scope = shard_scope(self.journal.identity.uuid, 0)
         self.host = SagaHost(
             journal=self.journal,
@@ -203,7 +203,7 @@ class Shop:
             clock=SystemClock(),
             settings=self.settings,
             chance=random.Random(7),
-            run_blocking=self._run_blocking,
+            run_blocking=self._run_blocking.commit,
             fatal=self.fatal.append,
         )
         self.reconciler = Reconciler(
