@@ -147,6 +147,12 @@ class Dispatcher:
             code = Code.NO_SUCH_PARTICIPANT
             self._answer_here(call, answered, code, what, UNSERVED_RETRY_MS)
             return
+        is_retry = call.attempt > 1 and call.verb in _BUDGETED
+        if not (is_retry or self.is_full or self._urgent or self._queue or self._last):
+            self._budget.earn()
+            if self._pass_on(call, answered, self._clock.monotonic_ms()):
+                self._set_timer()
+            return
         if self.queued_count >= self._settings.participant_queued_max:
             self._answer_here(
                 call,
@@ -156,17 +162,16 @@ class Dispatcher:
                 self._settings.overloaded_retry_after_ms,
             )
             return
-        if call.attempt > 1 and call.verb in _BUDGETED:
-            self._retries[call.verb == ACTION].append((_folded(call), answered))
+        # As many may wait as there are sagas, and for long.
+        waiting = (_folded(call), answered)
+        if is_retry:
+            self._retries[call.verb == ACTION].append(waiting)
             if self._retry_timer is None:
                 self._retry()
             return
         self._budget.earn()
-        if self.is_full:
-            # As many may wait as there are sagas, and for long.
-            call = _folded(call)
-        self._queue_of(call).append((call, answered))
-        self._fill(fresh=call)
+        self._queue_of(call).append(waiting)
+        self._fill()
 
     def _retry(self) -> None:
         """Send what the budget allows of the retries; the rest waits for it."""
@@ -190,40 +195,41 @@ class Dispatcher:
             return self._urgent
         return self._last if call.verb == RELEASE else self._queue
 
-    def _fill(self, fresh: StepCall | None = None) -> None:
-        """Send what the bound on calls in flight allows, the most urgent first.
-
-        Only of `fresh` it is known that it has not waited since its sender proved that it may.
-        """
+    def _fill(self) -> None:
+        """Send what the bound on calls in flight allows, the most urgent first."""
         if not (self._queue or self._urgent or self._last):
             return
-        room = self._settings.participant_in_flight_max - len(self._in_flight)
         now_ms = self._clock.monotonic_ms()
         for queue in (self._urgent, self._queue, self._last):
-            while queue and room > 0:
+            while queue and not self.is_full:
                 call, answered = queue.popleft()
-                wait_ms = self.breaker.wait_ms(now_ms)
-                if wait_ms:
-                    what = f"{self.participant} does not answer; its circuit is open"
-                    self._answer_here(call, answered, Code.SERVICE_UNAVAILABLE, what, wait_ms)
-                    continue
                 try:
-                    if self._renew is not None and call is not fresh:
-                        call = self._renew(call)
-                    self._lane.put(_unfolded(call))
+                    # What has waited is proven anew.
+                    call = call if self._renew is None else self._renew(call)
                 except StaleEpochError as error:
                     self._defect(error)
                     return
-                except ValidationError as error:
-                    self.breaker.not_sent()
-                    self._answer_here(call, answered, Code.INVALID_REQUEST, str(error), 0)
-                    continue
-                room -= 1
-                echo = (call.verb, call.saga_id, call.step, call.epoch, call.attempt)
-                self._in_flight[call.call_id] = (echo, call.timeout_ms, answered)
-                heapq.heappush(self._timeouts, (now_ms + call.timeout_ms, call.call_id))
-                self.sent_count += 1
+                self._pass_on(_unfolded(call), answered, now_ms)
         self._set_timer()
+
+    def _pass_on(self, call: StepCall, answered: Answered, now_ms: float) -> bool:
+        """Send a call now, if the circuit is closed and it can be sent; return whether it was."""
+        wait_ms = self.breaker.wait_ms(now_ms)
+        if wait_ms:
+            what = f"{self.participant} does not answer; its circuit is open"
+            self._answer_here(call, answered, Code.SERVICE_UNAVAILABLE, what, wait_ms)
+            return False
+        try:
+            self._lane.put(call)
+        except ValidationError as error:
+            self.breaker.not_sent()
+            self._answer_here(call, answered, Code.INVALID_REQUEST, str(error), 0)
+            return False
+        echo = (call.verb, call.saga_id, call.step, call.epoch, call.attempt)
+        self._in_flight[call.call_id] = (echo, call.timeout_ms, answered)
+        heapq.heappush(self._timeouts, (now_ms + call.timeout_ms, call.call_id))
+        self.sent_count += 1
+        return True
 
     def _answer_here(
         self, call: StepCall, answered: Answered, code: Code, message: str, retry_after_ms: int

@@ -329,6 +329,11 @@ class Gateway:
         return list(await asyncio.gather(*asked))
 
 
+_canonical = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+
+
 def fingerprint_of(definition: SagaDefinition, saga_input: Mapping[str, Any]) -> str:
     """Return a hash of what was asked for; a repeat has the same, another body another.
 
@@ -336,9 +341,7 @@ def fingerprint_of(definition: SagaDefinition, saga_input: Mapping[str, Any]) ->
         ValidationError: If the input is not plain data, or too large.
     """
     try:
-        text = json.dumps(
-            saga_input, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        text = _canonical(saga_input)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError(f"must be plain data ({error})", "input") from error
     encoded = text.encode("utf-8", "surrogatepass")

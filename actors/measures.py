@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from raysaga.statemachines.events import (
     AttemptFailed,
@@ -40,7 +40,6 @@ _ANSWERS: dict[type[Any], tuple[str, str]] = {
     StepRefused: (Direction.ACTION.value, "refused"),
     StepUndone: (Direction.COMPENSATION.value, "undone"),
 }
-_COUNTED = frozenset({*_ENDS, *_ANSWERS, AttemptFailed})
 
 
 class Histogram:
@@ -82,16 +81,14 @@ class Measures:
         """Count what has just happened to `saga`, which stands after it."""
         for event in events:
             kind = type(event)
-            if kind not in _COUNTED:
-                continue
-            if kind in _ENDS:
+            if kind in _ANSWERS:
+                answered = cast("StepSucceeded | StepRefused | StepUndone", event)
+                self._step(saga, answered.step, *_ANSWERS[kind], event.at_ms)
+            elif kind in _ENDS:
                 self._saga(_ENDS[kind]).note(max(0, event.at_ms - saga.accepted_at_ms))
             elif isinstance(event, AttemptFailed):
                 direction = Direction.COMPENSATION if event.undo else Direction.ACTION
                 self._step(saga, event.step, direction.value, "failed", event.at_ms)
-            else:
-                assert isinstance(event, StepSucceeded | StepRefused | StepUndone)
-                self._step(saga, event.step, *_ANSWERS[kind], event.at_ms)
 
     def _saga(self, end: str) -> Histogram:
         found = self._sagas.get(end)

@@ -58,19 +58,18 @@ def resume_forward(
 def _may_start(saga: Saga, i: int, just_done: Collection[int]) -> bool:
     # From the end: answers mostly come in the order sent, so the first look decides, and a
     # step that waits for a thousand does not look at all of them each time one is done.
-    return all(
-        before in just_done or saga.steps[before].status in DONE
-        for before in reversed(saga.definition.dependencies[i])
-    )
+    for before in reversed(saga.definition.dependencies[i]):
+        if before not in just_done and saga.steps[before].status not in DONE:
+            return False
+    return True
 
 
 def _send(saga: Saga, ready: list[int], now_ms: int, *, after_result: bool) -> Decision:
     definition = saga.definition
     events: list[Event] = []
     durable_first = False
-    if saga.phase in (Phase.RUNNING, Phase.PARKED_RUNNING) and any(
-        not definition.steps[i].has_undo for i in ready
-    ):
+    may_turn = saga.phase is Phase.RUNNING or saga.phase is Phase.PARKED_RUNNING
+    if may_turn and not all(definition.steps[i].has_undo for i in ready):
         # All results before it are in: such a step comes after every compensatable one.
         events.append(GoGiven(now_ms))
         durable_first = True

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol, cast
 
-from transitions import Event, Machine, MachineError
+from transitions import Event, Machine, MachineError, Transition
 
 from raysaga.statemachines.tables import (
     PHASE_TRANSITIONS,
@@ -47,16 +47,24 @@ class _PlainEvent(Event):
     find out that there is nothing to call; this looks the row up and takes it.
     """
 
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
+        self._attribute = machine.model_attribute
+        self._destinations: dict[str, Any] = {}
+
+    def add_transition(self, transition: Transition) -> None:
+        """Take in a row; no row of ours is internal, so there always is a destination."""
+        super().add_transition(transition)
+        destination = self.machine.states[cast(str, transition.dest)].value
+        self._destinations.setdefault(transition.source, destination)
+
     def trigger(self, model: Any, *_args: Any, **_kwargs: Any) -> bool:
-        machine = self.machine
-        attribute = machine.model_attribute
-        source = getattr(model, attribute)
+        source = getattr(model, self._attribute)
         # Found by the member's own name; `Enum.name` is a descriptor and costs as much again.
-        rows = self.transitions.get(source._name_)
-        if not rows:
+        destination = self._destinations.get(source._name_)
+        if destination is None:
             raise MachineError(f"no row leads {self.name} from {source.value}")
-        # No row of ours is internal, so there always is a destination.
-        setattr(model, attribute, machine.states[cast(str, rows[0].dest)].value)
+        setattr(model, self._attribute, destination)
         return True
 
 

@@ -106,10 +106,10 @@ class Inventory(Service):
             self._strategy.check(room, seen)
         taken: list[list[Any]] = []
         for item_id, quantity in wanted.items():
-            if room.item(item_id) is None:
-                raise Refusal(UNKNOWN_SKU, f"{item_id} is not in the stock list")
             from_shelves = self._strategy.take(room, key, item_id, quantity)
             if not from_shelves:
+                if room.item(item_id) is None:
+                    raise Refusal(UNKNOWN_SKU, f"{item_id} is not in the stock list")
                 on_hand = room.on_hand(item_id)
                 raise Refusal(
                     INSUFFICIENT_STOCK, f"{item_id}: {quantity} wanted, {on_hand} available"

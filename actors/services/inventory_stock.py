@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
+from msgspec.structs import astuple
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from raysaga.statemachines.errors import SagaError
+from raysaga.statemachines.structure import Structure
 from raysaga.storage.effects import Effects, View
 
 STOCK, SHELVES, LOADS = "stock", "shelves", "loads"
@@ -76,7 +78,7 @@ class StockConflictError(SagaError):
         return self.message
 
 
-class Shelf(NamedTuple):
+class Shelf(Structure, frozen=True):
     """One place where pieces of an item lie.
 
     Attributes:
@@ -104,11 +106,13 @@ class Shelf(NamedTuple):
             self.sold + sold,
             self.version + (on_hand != 0),
         )
-        assert min(shelf) >= 0, "a shelf would hold less than nothing"
+        assert min(shelf.on_hand, shelf.reserved, shelf.sold) >= 0, (
+            "a shelf would hold less than nothing"
+        )
         return shelf
 
 
-class Item(NamedTuple):
+class Item(Structure, frozen=True):
     """The row of an item: its first shelf, and what it began with."""
 
     first: Shelf
@@ -145,7 +149,7 @@ class StockRoom:
         """Return an item, as the default says if it was never touched; None if unknown."""
         row = self._view.get(STOCK, item_id)
         if row is not None:
-            return Item(Shelf(*row[:4]), row[4], row[5])
+            return _item_of(row)
         if self._default is ...:
             load = self._view.get(LOADS, _LOAD)
             self._default = None if load is None else load["default"]
@@ -210,10 +214,12 @@ class OpenStockRoom(StockRoom):
     def take(self, item_id: str, quantity: int, home: int) -> list[tuple[int, int]]:
         """Reserve pieces, from shelf `home` on and around; return shelf and pieces taken there.
 
-        Returns nothing, and changes nothing, if all shelves together have too few.
+        Returns nothing, and changes nothing, if all shelves together have too few, or there
+        is no such item.
         """
         item = self.item(item_id)
-        assert item is not None
+        if item is None:
+            return []
         taken: list[tuple[int, int]] = []
         for step in range(item.shelf_count):
             index = (home + step) % item.shelf_count
@@ -226,7 +232,9 @@ class OpenStockRoom(StockRoom):
         if quantity:
             return []
         for index, pieces in taken:
-            self.change(item_id, index, on_hand=-pieces, reserved=pieces)
+            # Each shelf once, so that what was read above still stands.
+            shelf = self.shelf(item_id, item, index).changed(on_hand=-pieces, reserved=pieces)
+            self._put(item_id, item, index, shelf)
         return taken
 
     def top_up(self, item_id: str, initial: int) -> None:
@@ -236,7 +244,7 @@ class OpenStockRoom(StockRoom):
             StockConflictError: If it began with more.
         """
         row = self._effects.get(STOCK, item_id)
-        item = Item(Shelf(), 0, 1) if row is None else Item(Shelf(*row[:4]), row[4], row[5])
+        item = Item(Shelf(), 0, 1) if row is None else _item_of(row)
         more = initial - item.initial
         if more < 0:
             raise StockConflictError(
@@ -264,10 +272,15 @@ class OpenStockRoom(StockRoom):
 
     def _put(self, item_id: str, item: Item, index: int, shelf: Shelf) -> None:
         if index == 0:
-            row = [*shelf, item.initial, item.shelf_count]
+            row = (*astuple(shelf), item.initial, item.shelf_count)
             self._effects.put(STOCK, item_id, row)
         else:
-            self._effects.put(SHELVES, f"{item_id}/{index}", list(shelf))
+            self._effects.put(SHELVES, f"{item_id}/{index}", astuple(shelf))
+
+
+def _item_of(row: Sequence[int]) -> Item:
+    on_hand, reserved, sold, version, initial, shelf_count = row
+    return Item(Shelf(on_hand, reserved, sold, version), initial, shelf_count)
 
 
 def load_stock(effects: Effects, stock: Stock, *, top_up: bool = False) -> bool:
@@ -299,7 +312,7 @@ def stock_lines(view: View) -> Iterator[StockLine]:
     """Yield the sums of every item that was loaded or touched, by item id."""
     room = StockRoom(view)
     for item_id, row in view.scan(STOCK):
-        item = Item(Shelf(*row[:4]), row[4], row[5])
+        item = _item_of(row)
         shelves = room.shelves(item_id, item)
         yield StockLine(
             item_id,
