@@ -34,7 +34,7 @@ FULL_RETRY_MS = 200
 
 
 class RunBlocking(Protocol):
-    """Runs a blocking call beside the event loop, or in it where time is simulated."""
+    """Runs a blocking call beside the event loop, or in it if that is quicker or time simulated."""
 
     def __call__(self, call: Callable[[], Any]) -> Awaitable[Any]:
         """Return the call's result, or raise its error."""

@@ -8,8 +8,8 @@ thread would fight with it for the interpreter's lock, and take longer.
 Guarantees: calls reach the ledger in the order in which they were put; nobody
 is answered from a batch whose commit failed.
 Refuses: to go on after such a failure; it tells `on_fatal` once and is dead.
-Costs: one hop to the thread and back for each batch, about a tenth of a
-millisecond. A process with such a thread calls `sys.setswitchinterval(0.0005)`,
+Costs: on a slow disk one hop to the thread and back for each batch, about a tenth
+of a millisecond. A process with such a thread calls `sys.setswitchinterval(0.0005)`,
 or each commit waits for the interpreter lock for milliseconds.
 """
 

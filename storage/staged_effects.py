@@ -23,7 +23,7 @@ from raysaga.storage.lmdb_environment import WriteTransaction
 
 _pack: Final = msgpack.Packer(autoreset=True).pack
 _unpack: Final = msgspec.msgpack.Decoder().decode
-"""Twice as fast; and what it alone can pack, such as sets, is no plain data and stays refused."""
+"""Twice as fast as msgpack; that packs, since it refuses what is no plain data, such as sets."""
 
 
 class StagedEffects:

@@ -25,8 +25,8 @@ PARENT_LOOK_S = 0.5
 """Pause between two looks whether the Ray that a process belongs to is still there."""
 
 SWITCH_INTERVAL_S = 0.0005
-"""A thread that commits hands the interpreter over at every put; with the default of 5 ms
-a commit beside a busy loop takes 10 to 30 ms, with this 2 to 4 (measured)."""
+"""A thread that commits, as on a slow disk, hands the interpreter over at every row that it reads
+or deletes; beside a busy loop it would wait for Python's default of 5 ms each time."""
 
 
 def prepare_process() -> None:
