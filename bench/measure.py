@@ -10,7 +10,15 @@ from raysaga.actors.errors import OverloadedError
 from raysaga.bench.bed import Bed
 from raysaga.bench.judge import RunRefusedError
 from raysaga.bench.loops import SHED, One, arrivals_s, closed_loop, open_loop, told
-from raysaga.bench.meter import Reading, Used, foreign_cores, machine_busy_s, used_between
+from raysaga.bench.meter import (
+    Reading,
+    Used,
+    disk_bytes,
+    disk_kib_per_saga,
+    foreign_cores,
+    machine_busy_s,
+    used_between,
+)
 from raysaga.bench.workloads import Workload
 
 WARM_UP_SHARE = 0.2
@@ -103,11 +111,16 @@ class Counts(NamedTuple):
     services: Mapping[str, dict[str, Any]]
     used: Reading
     busy_s: float
+    disk_bytes: int | None
 
 
 async def _counts(bed: Bed) -> Counts:
     return Counts(
-        await bed.sagas.stats(), await bed.service_stats(), bed.meter.read(), machine_busy_s()
+        await bed.sagas.stats(),
+        await bed.service_stats(),
+        bed.meter.read(),
+        machine_busy_s(),
+        disk_bytes(bed.folder),
     )
 
 
@@ -137,6 +150,7 @@ def costs(before: Counts, after: Counts, sagas: int, seconds: float) -> dict[str
             name: round(u.cpu_s * 1e3 / sagas, 4) for name, u in sorted(used.items())
         },
         "foreign_cores": foreign_cores(after.busy_s - before.busy_s, used, seconds),
+        "disk_kib_per_saga": disk_kib_per_saga(before.disk_bytes, after.disk_bytes, sagas),
         "written_kib_per_saga": round(total.written_bytes / 1024 / sagas, 3),
         "written_kib_per_saga_by_process": {
             name: round(u.written_bytes / 1024 / sagas, 3) for name, u in sorted(used.items())

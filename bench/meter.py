@@ -7,6 +7,7 @@ Costs: a read of three files of `/proc` for each process; some milliseconds in a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class Used:
 
     Attributes:
         cpu_s: Seconds on a core, the system's included.
-        written_bytes: What it had the system write to disks.
+        written_bytes: What it had the system write, as that counts: where files are kept in large
+            folios (Linux 6), a row of a page counts as up to a megabyte. See `disk_bytes`.
     """
 
     cpu_s: float
@@ -98,6 +100,27 @@ class Meter:
         """Return this process and all below it."""
         this = psutil.Process()
         return [this, *this.children(recursive=True)]
+
+
+def disk_bytes(folder: Path) -> int | None:
+    """Return what the disk below `folder` has written since it was started, for whomever.
+
+    None if its file system is on no disk, as in memory or in layers.
+    """
+    device = folder.stat().st_dev
+    told = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    if not told.exists():
+        return None
+    # The seventh number is sectors written, of 512 bytes each whatever the disk's own are
+    # (Documentation/block/stat.rst of Linux).
+    return int(told.read_text(encoding="ascii").split()[6]) * 512
+
+
+def disk_kib_per_saga(before: int | None, after: int | None, sagas: int) -> float | None:
+    """Return what the disk has written meanwhile for each saga, in KiB; None if unknown."""
+    if before is None or after is None:
+        return None
+    return round((after - before) / 1024 / sagas, 3)
 
 
 def machine_busy_s() -> float:

@@ -34,7 +34,7 @@ COLUMNS = (
     "p99_9_ms",
     "cpu_ms_per_saga",
     "foreign_cores",
-    "written_kib_per_saga",
+    "disk_kib_per_saga",
     "flushes_per_saga",
     "exchanges_per_saga",
     "transitions_per_saga",

@@ -2,7 +2,7 @@
 
 Told by one JSON object as its argument, it tells by JSON lines: `ready`, `measuring`,
 `measured` with the figures, and `checked` with what does not add up. Processor time and
-memory are read by who started it.
+memory are read by who started it, and answers the second and third with an empty line.
 
 Imports nothing of ours but what needs the standard library alone.
 """
@@ -10,6 +10,7 @@ Imports nothing of ours but what needs the standard library alone.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import itertools
 import json
@@ -17,7 +18,6 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-from raysaga.actors.collector import spare_collections
 from raysaga.bench.loops import closed_loop, told
 from raysaga.bench.peers.participants import problems
 
@@ -42,7 +42,9 @@ async def drive(plan: dict[str, Any]) -> None:
     """Drive the peer that `plan` names."""
     adapter = importlib.import_module(f"raysaga.bench.peers.{plan['adapter']}.adapter")
     peer: Peer = await adapter.open_peer(Path(plan["folder"]), plan)
-    spare_collections()
+    # What `spare_collections` does for our own callers; it cannot be imported here.
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
     _tell("ready")
     try:
         numbers = itertools.count()
@@ -50,14 +52,20 @@ async def drive(plan: dict[str, Any]) -> None:
         warm_up = await closed_loop(
             peer.order, numbers, in_flight=level, seconds=seconds * WARM_UP_SHARE
         )
-        _tell("measuring")
+        await _tell_and_wait("measuring")
         loop = await closed_loop(peer.order, numbers, in_flight=level, seconds=seconds)
-        _tell("measured", **told(loop))
+        await _tell_and_wait("measured", **told(loop))
         ends = warm_up.by_end + loop.by_end
         found = problems(await peer.counts(), ends["completed"], ends["compensated"])
         _tell("checked", problems=found)
     finally:
         await peer.close()
+
+
+async def _tell_and_wait(event: str, **facts: Any) -> None:
+    """Tell, and go on once what this process has used until now was read: a line comes in then."""
+    _tell(event, **facts)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
 def _tell(event: str, **facts: Any) -> None:

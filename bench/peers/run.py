@@ -22,7 +22,15 @@ import psutil
 import uvloop
 
 from raysaga.bench.measure import Load
-from raysaga.bench.meter import Meter, Reading, foreign_cores, machine_busy_s, used_between
+from raysaga.bench.meter import (
+    Meter,
+    Reading,
+    disk_bytes,
+    disk_kib_per_saga,
+    foreign_cores,
+    machine_busy_s,
+    used_between,
+)
 from raysaga.bench.peers.errors import PeerFailedError, PeerMissingError
 from raysaga.bench.peers.homes import home_of
 from raysaga.bench.peers.postgres import postgres
@@ -224,9 +232,12 @@ async def _driven(
     with open(log, "wb") as errors:  # noqa: ASYNC230 - opened once, before anything is timed
         process = await asyncio.create_subprocess_exec(
             str(home / "venv/bin/python"),
+            # Without the working folder, where all of ours may be.
+            "-P",
             "-m",
             "raysaga.bench.peers.drive",
             json.dumps(plan),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env=environment,
@@ -234,7 +245,7 @@ async def _driven(
         )
     below = psutil.Process(process.pid)
     try:
-        run = await _heard(name, process, servers)
+        run = await _heard(name, process, servers, Path(plan["folder"]))
         if await process.wait() or "audit" not in run:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise PeerFailedError(name, f"its driver ended: {' '.join(last)}")
@@ -248,21 +259,26 @@ async def _driven(
 
 
 async def _heard(
-    name: str, process: asyncio.subprocess.Process, servers: dict[int, str]
+    name: str, process: asyncio.subprocess.Process, servers: dict[int, str], folder: Path
 ) -> dict[str, Any]:
     before: Reading = {}
     busy_s = 0.0
+    on_disk: int | None = None
     run: dict[str, Any] = {}
     async for told in _lines(process):
         event = told.pop("event")
         meter = _TreeMeter({process.pid: "driver", **servers})
         if event == "measuring":
-            before, busy_s = meter.read(), machine_busy_s()
+            before, busy_s, on_disk = meter.read(), machine_busy_s(), disk_bytes(folder)
         elif event == "measured":
             used = used_between(before, meter.read())
             run = told | _costs(used, told["ended"])
+            run["disk_kib_per_saga"] = disk_kib_per_saga(on_disk, disk_bytes(folder), told["ended"])
             run["foreign_cores"] = foreign_cores(machine_busy_s() - busy_s, used, told["seconds"])
             run["memory_mib_by_process"] = meter.memory_mib()
+        if event in ("measuring", "measured"):
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
         elif event == "checked":
             if told["problems"]:
                 raise PeerFailedError(name, "; ".join(told["problems"]))
