@@ -132,8 +132,9 @@ class Reconciler:
         try:
             while True:
                 try:
-                    self._release_some()
+                    # What was confirmed first, or it would stand in the way of what is next.
                     await self._releaser.note_released()
+                    self._release_some()
                 except StorageFullError as full:
                     self._tell_no_room(full)
                 is_busy = self._releaser.is_busy

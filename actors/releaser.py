@@ -50,9 +50,9 @@ class Releaser:
     def release_some(self) -> None:
         """Tell participants of sagas that are over and were not released yet."""
         host = self._host
-        if self._clock.monotonic_ms() < self._not_before_ms:
-            return
         room = host.settings.release_items_max
+        if self._clock.monotonic_ms() < self._not_before_ms or len(self._under_way) >= room:
+            return
         found = [h for h in host.journal.unreleased(room) if h.saga_id not in self._under_way]
         rows: dict[str, list[list[str]]] = {}
         group: list[SagaId] = []

@@ -155,6 +155,16 @@ async def test_a_participant_that_is_away_is_told_later_and_not_ten_times_a_seco
 
 
 @in_virtual_time
+async def test_releases_follow_each_other_while_there_are_any(world_folder: Path) -> None:
+    """One group was told at each sweep, so more sagas ended a second than were released."""
+    world = await World(world_folder, reconcile_ms=60_000, release_items_max=2).start()
+    for i in range(20):
+        await world.outcome(await world.submit(str(i)))
+    await until(lambda: not world.journal.unreleased(100), within_s=70)
+    await world.finish()
+
+
+@in_virtual_time
 async def test_a_host_that_dies_while_it_releases_does_it_again(world_folder: Path) -> None:
     world = await World(world_folder, reconcile_ms=100).start()
     world.cut.add("desk")
