@@ -160,7 +160,9 @@ async def test_releases_follow_each_other_while_there_are_any(world_folder: Path
     world = await World(world_folder, reconcile_ms=60_000, release_items_max=2).start()
     for i in range(20):
         await world.outcome(await world.submit(str(i)))
+    assert world.journal.unreleased(100), "the first sweep is a minute away"
     await until(lambda: not world.journal.unreleased(100), within_s=70)
+    assert len(released(world, "order:19")) == 4
     await world.finish()
 
 
